@@ -1,0 +1,96 @@
+"""The command ``sahlora``: finds the command's module, runs it, and turns its outcome into an exit status."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+
+from sahlora.errors import SAHLoRAError
+from sahlora.progress import BarSink, JsonSink, LogSink, Progress, cancellation
+from sahlora.version import __version__
+
+COMMANDS = ("segment", "pretrain", "simulate", "models", "adapters", "demo")
+
+EPILOG = """\
+For research use only, not for diagnosis.
+
+exit status: 0 done, 1 internal error, 2 bad usage, 3 bad input, 4 out of resources, 130 cancelled"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit status."""
+    modules = {name: importlib.import_module(f"sahlora.commands.{name}") for name in COMMANDS}
+    args = build_parser(modules).parse_args(arguments)
+    sink = {
+        "json": lambda: JsonSink(sys.stdout),
+        "bar": lambda: BarSink(sys.stderr),
+        "none": lambda: LogSink(sys.stderr),
+    }[args.progress]()
+    with cancellation(args.cancel_file, args.parent_pid) as cancelled:
+        progress = Progress(sink, cancelled)
+        try:
+            modules[args.command].run(args, progress)
+        except SAHLoRAError as error:
+            progress.error(error)
+            print(f"sahlora {args.command}: {error.message}\n{error.hint}".rstrip(), file=sys.stderr)
+            return error.exit_status
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        except Exception as error:
+            traceback.print_exc()
+            progress.error(
+                SAHLoRAError("internal", f"Internal error: {error!r}.", "Please report it with the text above.")
+            )
+            return 1
+    return 0
+
+
+def build_parser(modules: dict[str, ModuleType]) -> argparse.ArgumentParser:
+    """Build the parser of all commands."""
+    common = argparse.ArgumentParser(add_help=False)
+    group = common.add_argument_group("progress and cancelling")
+    group.add_argument(
+        "--progress",
+        choices=("bar", "json", "none"),
+        default="bar" if sys.stderr is not None and sys.stderr.isatty() else "none",
+        help="a bar on standard error, one JSON event a line on standard output, or nothing "
+        "(default: bar on a terminal)",
+    )
+    group.add_argument("--cancel-file", type=Path, metavar="FILE", help="stop once this file exists")
+    group.add_argument("--parent-pid", type=int, metavar="PID", help="stop once this process is gone")
+
+    parser = argparse.ArgumentParser(
+        prog="sahlora",
+        description="Segment hemorrhage on head CT, and adapt the model with LoRA and DoRA.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"sahlora {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, module in modules.items():
+        command = commands.add_parser(
+            name,
+            help=module.SUMMARY,
+            description=module.__doc__,
+            epilog=f"example:\n  {module.EXAMPLE}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            parents=[] if hasattr(module, "ACTIONS") else [common],
+        )
+        if hasattr(module, "ACTIONS"):
+            actions = command.add_subparsers(dest="action", required=True, metavar="ACTION")
+            for action, summary in module.ACTIONS.items():
+                module.configure(action, actions.add_parser(action, help=summary, description=summary, parents=[common]))
+        else:
+            module.configure(command)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

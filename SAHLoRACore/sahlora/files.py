@@ -1,0 +1,72 @@
+"""Writing files so that nobody ever sees half of one."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from sahlora.errors import ResourceError
+
+FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path in the same folder with the same ending; on success it takes the place of `path`.
+
+    Raises
+    ------
+    ResourceError
+        ``disk-full`` or ``unwritable`` if the file system refuses; `path` is then as it was before.
+    """
+    folder = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=".sahlora-", dir=path.parent))
+        temporary = folder / path.name
+        yield temporary
+        if temporary.is_file():
+            with temporary.open("rb+") as stream:
+                os.fsync(stream.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    finally:
+        if folder is not None:
+            with suppress(OSError):
+                shutil.rmtree(folder)
+
+
+def unwritable(path: Path, error: OSError) -> ResourceError:
+    """Turn an operating system's refusal to write into an error with a way out."""
+    if error.errno in FULL_DISK:
+        return ResourceError("disk-full", f"The disk is full: {path} was not written.", "Free some space and run again.")
+    return ResourceError(
+        "unwritable", f"Can't write {path}: {error.strerror or error}.", "Choose a folder you may write to."
+    )
+
+
+def require_writable(*paths: Path | None) -> None:
+    """Check before long work that results can be written to these paths.
+
+    Raises
+    ------
+    ResourceError
+        ``unwritable`` if a path is a folder, or its folder can't be made or written to.
+    """
+    for path in paths:
+        if path is None:
+            continue
+        if path.is_dir():
+            raise unwritable(path, IsADirectoryError(errno.EISDIR, "it is a folder"))
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=path.parent):
+                pass
+        except OSError as error:
+            raise unwritable(path, error) from error
