@@ -1,0 +1,48 @@
+# Two commands do all the set-up: `make demo` runs the main job, `make test` runs the tests.
+# Each needs Python 3.10 to 3.13 and pip, nothing else.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+ifeq ($(OS),Windows_NT)
+BIN := $(VENV)/Scripts
+endif
+# torch alone and first: nothing later then replaces a CPU build by a larger one.
+TORCH ?= torch==2.13.0
+
+.PHONY: demo test check proofs bench clean
+
+demo: $(VENV)/.installed
+	$(BIN)/sahlora demo demo
+
+test: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -m "not proof"
+
+check: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+proofs: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -m proof
+
+bench: $(VENV)/.installed-test
+	$(BIN)/python Testing/benchmarks/bench_inference.py --output Docs/benchmarks/inference.json
+	$(BIN)/python Testing/benchmarks/bench_adapters.py --output Docs/benchmarks/adapters.json
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+$(VENV)/.installed: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet "$(TORCH)"
+	$(BIN)/python -m pip install --quiet -e .
+	touch $@
+
+$(VENV)/.installed-test: pyproject.toml $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet -e ".[test,bench]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,387 @@
+from __future__ import annotations
+
+import csv
+import json
+import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from conftest import events, sahlora, simple_head, start_sahlora
+from safetensors.torch import load_file
+from sahlora.card import INTRACRANIAL_HEMORRHAGE, Description, NetworkSpec, Preprocessing, Target
+from sahlora.cases import read_manifest
+from sahlora.errors import InputError, SAHLoRAError, UsageError
+from sahlora.inference import InferenceSettings, predict
+from sahlora.model import load_model
+from sahlora.training.augmentation import augmentation
+from sahlora.training.losses import UNKNOWN, bce_dice_loss, soft_dice_loss
+from sahlora.training.pretraining import PretrainingPlan, pretrain
+from sahlora.training.settings import PRESETS, TrainingSettings
+from sahlora.training.slices import SliceBatches, known_label, prepare_cases, read_label
+from sahlora.volume import Volume, read_volume
+
+SPACING = (4.0, 2.0, 2.0)
+SHAPE = (10, 48, 44)
+CPU = torch.device("cpu")
+
+
+def write_case(folder: Path, name: str, *, blood: bool = True, value: int = 1) -> dict[str, str]:
+    """Write a simple head and the label of its lesions; return the row of the manifest."""
+    hu = simple_head(SHAPE, SPACING)
+    label = ((hu > 50) & (hu < 90)).astype(np.uint8) * value
+    if not blood:
+        hu[label > 0] = 30
+        label[:] = 0
+    for kind, array in (("image", hu), ("label", label)):
+        image = sitk.GetImageFromArray(array)
+        image.SetSpacing(SPACING[::-1])
+        sitk.WriteImage(image, str(folder / f"{name}-{kind}.nii.gz"))
+    return {"case": name, "image": f"{name}-image.nii.gz", "label": f"{name}-label.nii.gz"}
+
+
+def write_manifest(path: Path, rows: list[dict[str, str]]) -> Path:
+    columns = sorted({key for row in rows for key in row})
+    with path.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Path:
+    rows = [
+        write_case(tmp_path, "one"),
+        write_case(tmp_path, "two"),
+        write_case(tmp_path, "none", blood=False),
+    ]
+    return write_manifest(tmp_path / "cases.csv", rows)
+
+
+PLAN = PretrainingPlan(
+    Description("test"),
+    Target(INTRACRANIAL_HEMORRHAGE),
+    NetworkSpec(level=1, width=4),
+    Preprocessing(window=(0.0, 120.0), spacing=2.0),
+    TrainingSettings(epochs=2, batch_size=4, crop=(40, 40), augmentation="none", learning_rate=1e-2),
+)
+
+# --------------------------------------------------------------------------------------------- manifest
+
+
+def manifest_error(path: Path) -> str:
+    with pytest.raises(InputError) as error:
+        read_manifest(path)
+    assert error.value.hint
+    return error.value.code
+
+
+def test_manifest_paths_start_at_its_folder(manifest: Path) -> None:
+    cases = read_manifest(manifest)
+    assert [case.name for case in cases] == ["one", "two", "none"]
+    assert cases[0].image == manifest.parent.resolve() / "one-image.nii.gz"
+
+
+def test_bad_manifests_are_named(tmp_path: Path, manifest: Path) -> None:
+    path = tmp_path / "bad.csv"
+    assert manifest_error(path) == "not-found"
+    for text in ("", "case,image\n", "case,image,label\n", "case,image,label\na,,b\n"):
+        path.write_text(text)
+        assert manifest_error(path) == "bad-manifest"
+    path.write_bytes(b"case,image,label\n\xff\xfe\x00,b,c\n")
+    assert manifest_error(path) == "bad-manifest"
+    path.write_text("case,image,label\na,no.nii,no.nii\n")
+    assert manifest_error(path) == "missing-file"
+    path.write_text("case,image,label\na,one-image.nii.gz,one-image.nii.gz\n")
+    assert manifest_error(path) == "label-is-image"
+    row = "a,one-image.nii.gz,one-label.nii.gz\n"
+    path.write_text("case,image,label\n" + row + row)
+    assert manifest_error(path) == "duplicate-case"
+
+
+# ----------------------------------------------------------------------------------------------- slices
+
+
+def test_expert_labels_gate_the_label() -> None:
+    label = np.zeros((4, 3, 3), dtype=np.uint8)
+    label[0, 1, 1] = label[1, 1, 1] = 1
+    gated = known_label(label, np.array([True, False, True, False]))
+    assert (gated[0] == label[0]).all()
+    assert (gated[1] == 0).all()  # no blood, says the expert
+    assert (gated[2] == UNKNOWN).all()  # blood that nobody outlined
+    assert (gated[3] == 0).all()
+
+
+def test_unknown_slices_are_in_no_batch(tmp_path: Path) -> None:
+    row = write_case(tmp_path, "one")
+    label = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / row["label"]))).any(axis=(1, 2))
+    expert = label.copy()
+    unlabeled = int(np.flatnonzero(~label)[0])
+    expert[unlabeled] = True
+    (tmp_path / "expert.csv").write_text(
+        "slice,hemorrhage\n" + "".join(f"{i},{int(seen)}\n" for i, seen in enumerate(expert))
+    )
+    cases = read_manifest(write_manifest(tmp_path / "m.csv", [{**row, "slices": "expert.csv"}]))
+    prepared = prepare_cases(cases, PLAN.preprocessing, "axial", tmp_path / "cache")[0]
+    assert unlabeled not in prepared.with_blood + prepared.without_blood
+    assert set(prepared.with_blood) == set(np.flatnonzero(label))
+
+
+def test_a_label_on_another_grid_comes_to_the_images_voxels(tmp_path: Path) -> None:
+    write_case(tmp_path, "one")
+    label = sitk.ReadImage(str(tmp_path / "one-label.nii.gz"))
+    turned = sitk.DICOMOrient(label, "PIR")
+    assert turned.GetSize() != label.GetSize()
+    sitk.WriteImage(turned, str(tmp_path / "turned.nrrd"))
+    volume = read_volume(tmp_path / "one-image.nii.gz")
+    assert np.array_equal(
+        read_label(tmp_path / "turned.nrrd", volume), read_label(tmp_path / "one-label.nii.gz", volume)
+    )
+
+
+@pytest.mark.parametrize("view", ["axial", "coronal", "sagittal"])
+def test_half_of_every_batch_shows_blood(view: str, manifest: Path, tmp_path: Path) -> None:
+    prepared = prepare_cases(read_manifest(manifest), PLAN.preprocessing, view, tmp_path / "cache")
+    batches = SliceBatches(prepared, PLAN.preprocessing, 4, (40, 40), 2, augmentation("none"), 0)
+    seen = list(batches.epoch(0))
+    assert len(seen) == len(batches) == -(-sum(len(case.with_blood) for case in prepared) // 2)
+    for image, label in seen:
+        assert image.shape == label.shape == (4, 1, 40, 40)
+        assert image.min() >= 0
+        assert image.max() <= 1
+        assert [bool((one == 1).any()) for one in label] == [True, True, False, False]
+
+
+def test_batches_are_a_function_of_seed_epoch_and_number(manifest: Path, tmp_path: Path) -> None:
+    prepared = prepare_cases(read_manifest(manifest), PLAN.preprocessing, "axial", tmp_path / "cache")
+
+    def batches(seed: int) -> SliceBatches:
+        return SliceBatches(prepared, PLAN.preprocessing, 4, None, 2, augmentation("default"), seed)
+
+    whole, rest = list(batches(0).epoch(1)), list(batches(0).epoch(1, first=2))
+    for (image, label), (again, same) in zip(whole[2:], rest, strict=True):
+        assert torch.equal(image, again)
+        assert torch.equal(label, same)
+    assert not torch.equal(whole[0][0], next(iter(batches(1).epoch(1)))[0])
+
+
+@pytest.mark.parametrize("name", ["paper", "default"])
+def test_augmentation_moves_image_and_label_alike(name: str) -> None:
+    """Where the augmented label is, the augmented image is bright."""
+    image = torch.zeros(1, 64, 48)
+    image[:, 20:40, 10:30] = 1
+    changed = 0
+    for seed in range(20):
+        transform = augmentation(name).set_random_state(seed)
+        made = transform({"image": image.clone(), "label": (image > 0.5).to(torch.uint8)})
+        inside, outside = made["image"][made["label"] == 1], made["image"][made["label"] == 0]
+        assert inside.median() > 0.6
+        assert outside.median() < 0.3
+        assert set(made["label"].unique().tolist()) <= {0, 1}
+        changed += not np.array_equal(np.asarray(made["image"]), image.numpy())
+    assert changed > 5
+
+
+def test_preparing_again_uses_what_is_there(manifest: Path, tmp_path: Path) -> None:
+    cases = read_manifest(manifest)
+    prepare_cases(cases, PLAN.preprocessing, "axial", tmp_path / "cache")
+    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.npy")}
+    prepare_cases(cases, PLAN.preprocessing, "axial", tmp_path / "cache")
+    assert made == {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.npy")}
+
+
+# ----------------------------------------------------------------------------------------------- losses
+
+
+def test_soft_dice_loss_is_its_formula() -> None:
+    logits = torch.randn(2, 1, 5, 5, dtype=torch.float64)
+    label = (torch.rand(2, 1, 5, 5) > 0.5).to(torch.uint8)
+    p, y = 1 / (1 + torch.exp(-logits)), label.double()
+    expected = 1 - (2 * (p * y).sum() + 1e-5) / (p.sum() + y.sum() + 1e-5)
+    assert soft_dice_loss(logits, label).item() == pytest.approx(expected.item(), abs=1e-14)
+
+
+@pytest.mark.parametrize("loss", [soft_dice_loss, bce_dice_loss])
+def test_unknown_pixels_have_no_gradient(loss: object) -> None:
+    logits = torch.randn(1, 1, 6, 6, requires_grad=True)
+    label = torch.zeros(1, 1, 6, 6, dtype=torch.uint8)
+    label[..., 0] = 1
+    label[..., 3:] = UNKNOWN
+    loss(logits, label).backward()
+    assert (logits.grad[..., 3:] == 0).all()
+    assert (logits.grad[..., :3] != 0).all()
+
+
+# ------------------------------------------------------------------------------------------------- loop
+
+
+def test_training_finds_the_lesions(manifest: Path, tmp_path: Path) -> None:
+    plan = replace(PLAN, network=NetworkSpec(level=1, width=8), settings=replace(PLAN.settings, epochs=40))
+    pretrain(read_manifest(manifest), plan, tmp_path / "m.safetensors", tmp_path / "run", CPU)
+    model = load_model(tmp_path / "m.safetensors")
+    volume = read_volume(tmp_path / "one-image.nii.gz")
+    found = (
+        predict(volume, {"axial": model.for_inference()}, InferenceSettings(("axial",))).probability >= 0.5
+    )
+    true = read_label(tmp_path / "one-label.nii.gz", volume) == 1
+    assert 2 * (found & true).sum() / (found.sum() + true.sum()) > 0.8
+
+
+def test_the_card_records_the_training_and_no_names(manifest: Path, tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    card = pretrain(read_manifest(manifest), PLAN, path, tmp_path / "run", CPU)
+    assert card.training["cases"] == 3
+    assert card.training["cases_with_blood"] == 2
+    assert card.training["settings"]["epochs"] == 2
+    content = path.read_bytes()
+    for secret in (b"one-image", b"none-label", str(tmp_path).encode()):
+        assert secret not in content
+
+
+def test_one_epoch_of_the_paper_preset_equals_a_plain_loop(manifest: Path, tmp_path: Path) -> None:
+    """The same batches through forty plain lines of PyTorch give the same loss curve."""
+    settings = replace(PRESETS["paper"], epochs=1, augmentation="none", crop=(40, 40))
+    plan = replace(PLAN, settings=settings)
+    pretrain(read_manifest(manifest), plan, tmp_path / "m.safetensors", tmp_path / "run", CPU)
+    losses = [
+        json.loads(line)["loss"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    ]
+
+    from sahlora.networks import MultiViewUNet, initialize_as_published
+
+    prepared = prepare_cases(read_manifest(manifest), plan.preprocessing, "axial", tmp_path / "other cache")
+    batches = SliceBatches(prepared, plan.preprocessing, 2, (40, 40), 2, augmentation("none"), settings.seed)
+    torch.manual_seed(settings.seed)
+    network = MultiViewUNet(1, 4)
+    initialize_as_published(network)
+    network.train()
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+    total = 0.0
+    for image, label in batches.epoch(0):
+        p, y = torch.sigmoid(network(image)), label.float()
+        loss = 1 - (2 * (p * y).sum() + 1e-5) / (p.sum() + y.sum() + 1e-5)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        total += loss.item()
+    assert losses == [pytest.approx(total / len(batches), abs=1e-5)]
+
+
+def test_a_run_of_other_settings_is_not_continued(manifest: Path, tmp_path: Path) -> None:
+    cases, path = read_manifest(manifest), tmp_path / "m.safetensors"
+    pretrain(cases, PLAN, path, tmp_path / "run", CPU)
+    with pytest.raises(InputError) as error:
+        pretrain(cases, replace(PLAN, settings=replace(PLAN.settings, epochs=3)), path, tmp_path / "run", CPU)
+    assert error.value.code == "other-run"
+
+
+def test_a_loss_that_is_no_number_stops_the_run(manifest: Path, tmp_path: Path) -> None:
+    plan = replace(PLAN, preprocessing=Preprocessing(intensity_range=(0.0, 3e38), spacing=2.0))
+    with pytest.raises(SAHLoRAError) as error:
+        pretrain(read_manifest(manifest), plan, tmp_path / "m.safetensors", tmp_path / "run", CPU)
+    assert error.value.code == "diverged"
+    assert not (tmp_path / "m.safetensors").exists()
+
+
+ARGUMENTS = (
+    "--epochs", "6", "--batch-size", "4", "--level", "1", "--width", "4", "--spacing", "2", "--device", "cpu",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, torch.Tensor]]:
+    """A manifest and the weights of an uninterrupted run on it."""
+    folder = tmp_path_factory.mktemp("cohort")
+    rows = [write_case(folder, "one"), write_case(folder, "none", blood=False)]
+    manifest = write_manifest(folder / "cases.csv", rows)
+    done = sahlora("pretrain", manifest, "-o", folder / "whole.safetensors", *ARGUMENTS)
+    assert done.returncode == 0, done.stderr
+    return manifest, load_file(folder / "whole.safetensors")
+
+
+def assert_continues_to_the_same_weights(
+    manifest: Path, path: Path, expected: dict[str, torch.Tensor]
+) -> None:
+    assert not path.exists()
+    done = sahlora("pretrain", manifest, "-o", path, *ARGUMENTS)
+    assert done.returncode == 0, done.stderr
+    found = load_file(path)
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(tensor, found[name]) for name, tensor in expected.items())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL on Windows")
+def test_a_killed_run_continues_to_the_same_weights(
+    uninterrupted: tuple[Path, dict[str, torch.Tensor]], tmp_path: Path
+) -> None:
+    manifest, expected = uninterrupted
+    path = tmp_path / "killed.safetensors"
+    process = start_sahlora("pretrain", manifest, "-o", path, *ARGUMENTS)
+    for line in process.stdout:
+        if json.loads(line).get("epoch") == 3:
+            break
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=20)
+    assert_continues_to_the_same_weights(manifest, path, expected)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no gentle signal")
+def test_a_cancelled_run_continues_in_mid_epoch(
+    uninterrupted: tuple[Path, dict[str, torch.Tensor]], tmp_path: Path
+) -> None:
+    manifest, expected = uninterrupted
+    path = tmp_path / "cancelled.safetensors"
+    process = start_sahlora("pretrain", manifest, "-o", path, *ARGUMENTS)
+    for line in process.stdout:
+        if json.loads(line).get("stage") == "training" and json.loads(line)["event"] == "progress":
+            break
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert events(output)[-1]["code"] == "cancelled"
+    assert_continues_to_the_same_weights(manifest, path, expected)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"epochs": 0},
+        {"batch_size": 3},
+        {"batch_size": 0},
+        {"learning_rate": 0.0},
+        {"learning_rate": 7.0},
+        {"seed": -1},
+    ],
+)
+def test_impossible_settings_are_refused(change: dict) -> None:
+    with pytest.raises(UsageError):
+        replace(PLAN.settings, **change)
+
+
+def test_cases_without_blood_are_refused(tmp_path: Path) -> None:
+    cases = read_manifest(write_manifest(tmp_path / "m.csv", [write_case(tmp_path, "none", blood=False)]))
+    with pytest.raises(InputError) as error:
+        pretrain(cases, PLAN, tmp_path / "m.safetensors", tmp_path / "run", CPU)
+    assert error.value.code == "no-blood"
+
+
+def test_volume_of_the_label_is_kept_in_preparation(manifest: Path, tmp_path: Path) -> None:
+    case = read_manifest(manifest)[0]
+    volume: Volume = read_volume(case.image)
+    true_ml = (read_label(case.label, volume) == 1).sum() * np.prod(SPACING) / 1000
+    prepared = prepare_cases([case], Preprocessing(spacing=1.0), "axial", tmp_path / "cache")[0]
+    shape = prepared.label().shape
+    box = [(s.stop - s.start) * mm for s, mm in zip(_box(volume), SPACING, strict=True)]
+    pixel = np.prod([size / n for size, n in zip(box, shape, strict=True)])
+    assert (prepared.label() == 1).sum() * pixel / 1000 == pytest.approx(true_ml, rel=0.03)
+
+
+def _box(volume: Volume) -> tuple[slice, slice, slice]:
+    from sahlora.views import head_box
+
+    return head_box(volume.hu, volume.spacing)
