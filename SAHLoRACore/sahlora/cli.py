@@ -7,12 +7,12 @@ import importlib
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 
 from sahlora.errors import SAHLoRAError
-from sahlora.progress import BarSink, JsonSink, LogSink, Progress, cancellation
+from sahlora.progress import BarSink, Event, JsonSink, LogSink, Progress, cancellation
 from sahlora.version import __version__
 
 COMMANDS = ("segment", "pretrain", "simulate", "models", "adapters", "demo")
@@ -27,13 +27,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit status."""
     modules = {name: importlib.import_module(f"sahlora.commands.{name}") for name in COMMANDS}
     args = build_parser(modules).parse_args(arguments)
-    sink = {
+    sinks: dict[str, Callable[[], Callable[[Event], None]]] = {
         "json": lambda: JsonSink(sys.stdout),
         "bar": lambda: BarSink(sys.stderr),
         "none": lambda: LogSink(sys.stderr),
-    }[args.progress]()
+    }
     with cancellation(args.cancel_file, args.parent_pid) as cancelled:
-        progress = Progress(sink, cancelled)
+        progress = Progress(sinks[args.progress](), cancelled)
         try:
             modules[args.command].run(args, progress)
         except SAHLoRAError as error:
@@ -46,7 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except Exception as error:
             traceback.print_exc()
             progress.error(
-                SAHLoRAError("internal", f"Internal error: {error!r}.", "Please report it with the text above.")
+                SAHLoRAError(
+                    "internal", f"Internal error: {error!r}.", "Please report it with the text above."
+                )
             )
             return 1
     return 0
@@ -86,7 +88,9 @@ def build_parser(modules: dict[str, ModuleType]) -> argparse.ArgumentParser:
         if hasattr(module, "ACTIONS"):
             actions = command.add_subparsers(dest="action", required=True, metavar="ACTION")
             for action, summary in module.ACTIONS.items():
-                module.configure(action, actions.add_parser(action, help=summary, description=summary, parents=[common]))
+                module.configure(
+                    action, actions.add_parser(action, help=summary, description=summary, parents=[common])
+                )
         else:
             module.configure(command)
     return parser

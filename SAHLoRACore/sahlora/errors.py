@@ -46,7 +46,7 @@ class ResourceError(SAHLoRAError):
     exit_status = 4
 
 
-class Cancelled(SAHLoRAError):  # noqa: N818 - a request honoured, not a failure
+class Cancelled(SAHLoRAError):
     """The user asked to stop; nothing was half-written."""
 
     exit_status = 130

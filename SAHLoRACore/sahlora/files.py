@@ -17,7 +17,7 @@ FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path in the same folder with the same ending; on success it takes the place of `path`.
+    """Yield a temporary path in the same folder; on success it takes the place of `path`.
 
     Raises
     ------
@@ -45,7 +45,9 @@ def replacing(path: Path) -> Iterator[Path]:
 def unwritable(path: Path, error: OSError) -> ResourceError:
     """Turn an operating system's refusal to write into an error with a way out."""
     if error.errno in FULL_DISK:
-        return ResourceError("disk-full", f"The disk is full: {path} was not written.", "Free some space and run again.")
+        return ResourceError(
+            "disk-full", f"The disk is full: {path} was not written.", "Free some space and run again."
+        )
     return ResourceError(
         "unwritable", f"Can't write {path}: {error.strerror or error}.", "Choose a folder you may write to."
     )

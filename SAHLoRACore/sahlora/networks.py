@@ -28,14 +28,18 @@ class DoubleConv(nn.Sequential):
     """Two 3×3 convolutions, (N, in, H, W) → (N, out, H, W)."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__(*conv_norm_relu(in_channels, out_channels), *conv_norm_relu(out_channels, out_channels))
+        super().__init__(
+            *conv_norm_relu(in_channels, out_channels), *conv_norm_relu(out_channels, out_channels)
+        )
 
 
 class DilatedConv(nn.Sequential):
     """Three 3×3 convolutions of dilation 1, 2, 4 beside their input, (N, C, H, W) → (N, 2C, H, W)."""
 
     def __init__(self, channels: int) -> None:
-        super().__init__(*(layer for dilation in (1, 2, 4) for layer in conv_norm_relu(channels, channels, dilation)))
+        super().__init__(
+            *(layer for dilation in (1, 2, 4) for layer in conv_norm_relu(channels, channels, dilation))
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Concatenate the input with its dilated view."""
@@ -90,13 +94,16 @@ class MultiViewUNet(nn.Module):
         super().__init__()
         if min(level, width, in_channels, out_channels) < 1:
             raise ValueError("level, width and channels are at least 1")
-        self.level = level
+        self.level, self.width = level, width
+        self.in_channels, self.out_channels = in_channels, out_channels
         self.stem = DoubleConv(in_channels, width)
         self.downs = nn.ModuleList(Down(width) for _ in range(level))
         self.bottleneck = DilatedConv(width)
         self.ups = nn.ModuleList(Up(2 * width if i == 0 else 3 * width, width) for i in range(level))
         self.head = nn.Sequential(
-            *conv_norm_relu(3 * width, width), *conv_norm_relu(width, width), nn.Conv2d(width, out_channels, 1)
+            *conv_norm_relu(3 * width, width),
+            *conv_norm_relu(width, width),
+            nn.Conv2d(width, out_channels, 1),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -212,7 +219,9 @@ def _load_block(name: str, module: nn.Module, layers: Layers) -> None:
         raise _foreign(f"block {name} has {len(layers)} layers with weights instead of {len(own)}")
     for child, (layer, tensors) in zip(own, layers, strict=True):
         expected = child.state_dict()
-        tensors = {"num_batches_tracked": torch.tensor(0), **tensors} if "running_mean" in expected else tensors
+        tensors = (
+            {"num_batches_tracked": torch.tensor(0), **tensors} if "running_mean" in expected else tensors
+        )
         shapes = {key: tuple(value.shape) for key, value in tensors.items()}
         if shapes != {key: tuple(value.shape) for key, value in expected.items()}:
             raise _foreign(f"layer {name}.{layer} has the shapes {shapes}")

@@ -155,7 +155,9 @@ class LogSink:
 
 
 @contextmanager
-def cancellation(cancel_file: Path | None = None, parent_pid: int | None = None) -> Iterator[Callable[[], bool]]:
+def cancellation(
+    cancel_file: Path | None = None, parent_pid: int | None = None
+) -> Iterator[Callable[[], bool]]:
     """Yield a function that tells whether to stop: signal, file or parent process gone.
 
     Parameters
@@ -167,8 +169,8 @@ def cancellation(cancel_file: Path | None = None, parent_pid: int | None = None)
 
     Notes
     -----
-    File and parent are looked at every 0.2 s in a daemon thread, so that asking costs nothing. A process whose
-    parent is gone and that has not stopped by itself 10 s later ends with status 130.
+    File and parent are looked at every 0.2 s in a daemon thread, so that asking costs nothing. A process
+    whose parent is gone and that has not stopped by itself 10 s later ends with status 130.
     """
     stop, done = threading.Event(), threading.Event()
     previous = {}

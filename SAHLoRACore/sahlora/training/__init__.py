@@ -1,0 +1,1 @@
+"""Training: slices from annotated cases, augmentation, presets, the loop, pre-training."""

@@ -1,0 +1,97 @@
+"""Settings of a training run and the named presets they start from."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from sahlora.errors import UsageError
+
+Loss = Literal["soft-dice", "bce-dice"]
+Schedule = Literal["constant", "one-cycle"]
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """Everything that decides how a network is trained, and that its card records.
+
+    Parameters
+    ----------
+    preset : str
+        Name of the preset these settings come from.
+    epochs : int
+        Passes over all slices with blood.
+    batch_size : int
+        Slices a step, half of them with blood; even.
+    learning_rate, weight_decay : float
+        Of AdamW, which is Adam where `weight_decay` is 0; the peak of the schedule.
+    schedule : {"constant", "one-cycle"}
+        One-cycle rises over the first tenth of all steps and falls to 0 as a cosine.
+    loss : {"soft-dice", "bce-dice"}
+        Soft Dice over the whole batch, alone or added to binary cross-entropy.
+    augmentation : {"none", "paper", "default"}
+        See `sahlora.training.augmentation`.
+    crop : tuple of int, optional
+        Height and width in pixels to which slices are cut or padded; None keeps the largest slice's.
+    seed : int
+        Decides initial weights, order of slices and augmentation.
+    """
+
+    preset: str = "default"
+    epochs: int = 12
+    batch_size: int = 8
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-2
+    schedule: Schedule = "one-cycle"
+    loss: Loss = "bce-dice"
+    augmentation: str = "default"
+    crop: tuple[int, int] | None = (192, 160)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1:
+            raise UsageError("bad-epochs", f"{self.epochs} epochs train nothing.", "Give at least 1.")
+        if self.batch_size < 2 or self.batch_size % 2:
+            raise UsageError(
+                "bad-batch-size",
+                f"A batch of {self.batch_size} slices can't be half with and half without blood.",
+                "Give an even number from 2.",
+            )
+        if not 0 < self.learning_rate < 1:
+            raise UsageError(
+                "bad-learning-rate", f"Learning rate {self.learning_rate}.", "Give one in (0, 1)."
+            )
+        if self.seed < 0:
+            raise UsageError("bad-seed", f"Seed {self.seed} is negative.", "Give one from 0.")
+
+    def learning_rate_at(self, step: int, steps: int) -> float:
+        """Return the learning rate of step `step` (from 0) of `steps`."""
+        if self.schedule == "constant":
+            return self.learning_rate
+        rise = max(1, steps // 10)
+        if step < rise:
+            return self.learning_rate * (step + 1) / rise
+        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return json.loads(json.dumps(asdict(self)))
+
+
+PRESETS: dict[str, TrainingSettings] = {
+    "default": TrainingSettings(),
+    # Protocol of the published pipeline: whole slices, Adam, constant rate, one slice with and one without.
+    "paper": TrainingSettings(
+        preset="paper",
+        epochs=60,
+        batch_size=2,
+        learning_rate=1e-3,
+        weight_decay=0.0,
+        schedule="constant",
+        loss="soft-dice",
+        augmentation="paper",
+        crop=None,
+    ),
+}

@@ -1,0 +1,239 @@
+"""Annotated slices for training: prepared once on the working grid, then read from memory-mapped files.
+
+Memory stays at a few slices however many cases there are, since nothing but the slices of a batch is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+from monai.transforms import Compose
+from monai.utils import convert_to_tensor
+from torch import Tensor
+
+from sahlora.card import Preprocessing
+from sahlora.cases import Case
+from sahlora.errors import InputError
+from sahlora.files import replacing
+from sahlora.progress import SILENT, Progress
+from sahlora.training.losses import UNKNOWN
+from sahlora.views import View, WorkingGrid, window
+from sahlora.volume import Volume, read_volume
+
+
+@dataclass(frozen=True)
+class PreparedCase:
+    """One case on the working grid, cut along one view.
+
+    Parameters
+    ----------
+    name : str
+        Name of the case.
+    folder : Path
+        Holds ``image.npy`` (int16 HU) and ``label.npy`` (uint8), both (N, H, W).
+    with_blood, without_blood : tuple of int
+        Slices that surely show blood, and slices that surely don't; the others are not used.
+    """
+
+    name: str
+    folder: Path
+    with_blood: tuple[int, ...]
+    without_blood: tuple[int, ...]
+
+    def image(self) -> np.ndarray:
+        """Map the image into memory, int16 HU (N, H, W)."""
+        return np.load(self.folder / "image.npy", mmap_mode="r")
+
+    def label(self) -> np.ndarray:
+        """Map the label into memory, uint8 (N, H, W): 0, 1 or 255."""
+        return np.load(self.folder / "label.npy", mmap_mode="r")
+
+
+def prepare_cases(
+    cases: Sequence[Case],
+    preprocessing: Preprocessing,
+    view: View,
+    cache: Path,
+    progress: Progress = SILENT,
+) -> list[PreparedCase]:
+    """Bring every case to the working grid and keep it in `cache`; cases found there are not made again.
+
+    Raises
+    ------
+    InputError
+        From reading the case, ``label-outside`` or ``no-blood`` if no slice of any case shows blood.
+    """
+    progress.stage("preparing cases")
+    prepared = []
+    for index, case in enumerate(cases):
+        prepared.append(_prepare_case(case, preprocessing, view, cache))
+        progress.update((index + 1) / len(cases))
+    if not any(case.with_blood for case in prepared):
+        raise InputError("no-blood", "No slice of any case is labelled as blood.", "Check the label maps.")
+    return prepared
+
+
+def _prepare_case(case: Case, preprocessing: Preprocessing, view: View, cache: Path) -> PreparedCase:
+    files = [path for path in (case.image, case.label, case.slices) if path is not None]
+    stamps = [(str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in files]
+    key = hashlib.sha256(json.dumps([stamps, preprocessing.spacing, view]).encode()).hexdigest()[:16]
+    folder = cache / key
+    if not (folder / "slices.json").exists():
+        volume = read_volume(case.image)
+        expert = case.read_slice_labels(len(volume.hu))
+        label = known_label(read_label(case.label, volume), expert)
+        grid = WorkingGrid.of(volume.hu, volume.spacing, preprocessing.spacing)
+        if (label == 1).any() and not (label[grid.box] == 1).any():
+            raise InputError(
+                "label-outside", f"The label of case {case.name} lies outside the head.", "Check it."
+            )
+        _write_case(folder, volume, label, grid, view)
+    slices = json.loads((folder / "slices.json").read_text())
+    return PreparedCase(case.name, folder, tuple(slices["with_blood"]), tuple(slices["without_blood"]))
+
+
+def read_label(path: Path, volume: Volume) -> np.ndarray:
+    """Read a label map onto the voxels of its image: uint8 (Z, Y, X) of 0, 1 (any value), 255 (unknown)."""
+    image = sitk.ReadImage(str(path))
+    grid = volume.grid
+    if image.GetNumberOfComponentsPerPixel() != 1 or image.GetDimension() != 3:
+        raise InputError("bad-label", f"{path.name} is no 3D label map.", "Export it as a label map.")
+    resampled = sitk.Resample(
+        image,
+        grid.size,
+        sitk.Transform(),
+        sitk.sitkNearestNeighbor,
+        grid.origin,
+        grid.spacing,
+        grid.direction,
+    )
+    values = volume.axes.to_canonical(sitk.GetArrayViewFromImage(resampled))
+    label = np.where(values == UNKNOWN, UNKNOWN, values != 0).astype(np.uint8)
+    if volume.is_regular:
+        return label
+    # Acquired slices between planes of the even grid: inside where most of the interpolation weight is.
+    return np.where(
+        volume.from_rectified(label == UNKNOWN) > 0, UNKNOWN, volume.from_rectified(label == 1) >= 0.5
+    )
+
+
+def known_label(label: np.ndarray, expert: np.ndarray | None) -> np.ndarray:
+    """Gate a label (Z, Y, X) by what an expert says of whole slices, bool (Z,).
+
+    A slice without blood is empty whatever the label says; a slice with blood but without a label is unknown.
+    """
+    if expert is None:
+        return label
+    gated = label.copy()
+    gated[~expert] = 0
+    gated[expert & ~(label == 1).any(axis=(1, 2))] = UNKNOWN
+    return gated
+
+
+def _write_case(folder: Path, volume: Volume, label: np.ndarray, grid: WorkingGrid, view: View) -> None:
+    image = grid.resample(volume.hu)
+    blood, unknown = (grid.resample(label == value) for value in (1, UNKNOWN))
+    count = grid.count(view)
+    hu, b, u = (grid.slices_of(part, view, 0, count) for part in (image, blood, unknown))
+    target = torch.where(u > 0.5, UNKNOWN, (b >= 0.5).to(torch.int16)).to(torch.uint8).numpy()
+    tissue = (hu > -300).float().mean(dim=(1, 2)) > 0.02
+    with_blood = [i for i in range(count) if (target[i] == 1).any()]
+    without = [i for i in range(count) if not target[i].any() and tissue[i]]
+    for name, array in (("image", hu.round().to(torch.int16).numpy()), ("label", target)):
+        with replacing(folder / f"{name}.npy") as path:
+            np.save(path, array)
+    with replacing(folder / "slices.json") as path:
+        path.write_text(json.dumps({"with_blood": with_blood, "without_blood": without}))
+
+
+class SliceBatches:
+    """Batches of slices, half with and half without blood; a function of seed, epoch and number alone.
+
+    Parameters
+    ----------
+    cases : sequence of PreparedCase
+    preprocessing : Preprocessing
+        Window and input range of the network.
+    batch_size : int
+        Even.
+    crop : tuple of int, optional
+        Height and width of every slice; None takes the largest of all cases.
+    multiple : int
+        Height and width are padded to multiples of this.
+    augment : Compose
+        Applied to each slice.
+    seed : int
+    """
+
+    def __init__(
+        self,
+        cases: Sequence[PreparedCase],
+        preprocessing: Preprocessing,
+        batch_size: int,
+        crop: tuple[int, int] | None,
+        multiple: int,
+        augment: Compose,
+        seed: int,
+    ) -> None:
+        self._cases, self._preprocessing, self._augment, self._seed = cases, preprocessing, augment, seed
+        self._half = batch_size // 2
+        self._with = [(i, k) for i, case in enumerate(cases) for k in case.with_blood]
+        self._without = [(i, k) for i, case in enumerate(cases) for k in case.without_blood]
+        if not self._without:  # every slice shows blood: nothing to pair with but themselves
+            self._without = self._with
+        size = crop or tuple(int(n) for n in np.max([case.image().shape[1:] for case in cases], axis=0))
+        self._size = tuple(-(-n // multiple) * multiple for n in size)
+
+    def __len__(self) -> int:
+        """Return the number of batches in an epoch: each slice with blood once."""
+        return -(-len(self._with) // self._half)
+
+    def epoch(self, epoch: int, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield images float32 and labels uint8, both (N, 1, H, W), from batch `first` on."""
+        draw = np.random.default_rng((self._seed, epoch))
+        with_blood = draw.permutation(len(self._with))
+        pairs = len(self) * self._half
+        with_blood = np.resize(with_blood, pairs)
+        repeats = -(-pairs // len(self._without))
+        without = np.concatenate([draw.permutation(len(self._without)) for _ in range(repeats)])[:pairs]
+        for batch in range(first, len(self)):
+            part = slice(batch * self._half, (batch + 1) * self._half)
+            chosen = [self._with[i] for i in with_blood[part]] + [self._without[i] for i in without[part]]
+            samples = [
+                self._sample(case, index, (self._seed, epoch, batch, position))
+                for position, (case, index) in enumerate(chosen)
+            ]
+            images, labels = zip(*samples, strict=True)
+            yield torch.stack(images), torch.stack(labels)
+
+    def _sample(self, case: int, index: int, seed: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        hu = torch.from_numpy(np.array(self._cases[case].image()[index])).float()
+        label = torch.from_numpy(np.array(self._cases[case].label()[index]))
+        low, high = self._preprocessing.intensity_range
+        image = window(hu, self._preprocessing.window, (0.0, 1.0))
+        self._augment.set_random_state(int(np.random.SeedSequence(seed).generate_state(1)[0]))
+        data = self._augment(
+            {"image": _fit(image, self._size, 0)[None], "label": _fit(label, self._size, 0)[None]}
+        )
+        image, label = (convert_to_tensor(data[key], track_meta=False) for key in ("image", "label"))
+        return image * (high - low) + low, label.to(torch.uint8)
+
+
+def _fit(image: Tensor, size: tuple[int, ...], value: float) -> Tensor:
+    """Cut or pad a slice (H, W) around its center to `size`."""
+    for axis, target in enumerate(size):
+        extra = image.shape[axis] - target
+        if extra > 0:
+            image = image.narrow(axis, extra // 2, target)
+        elif extra < 0:
+            padding = [0, 0, 0, 0]
+            padding[2 * (1 - axis)], padding[2 * (1 - axis) + 1] = -extra // 2, -extra - (-extra // 2)
+            image = torch.nn.functional.pad(image, padding, value=value)
+    return image

@@ -1,0 +1,214 @@
+"""From a CT volume to slices of the model's spacing and back: head box, three views, one probability volume.
+
+A working grid carries everything between reading and writing: the head box with its slices as acquired and
+its rows and columns at the model's in-plane spacing. Axial slices are slices of this grid; coronal and
+sagittal ones are cut from it and brought to the same spacing along z. Box edges, not voxel centres, are
+aligned in every resampling, so resampling to the volume's own spacing is the identity.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy import ndimage
+from torch import Tensor
+
+from sahlora.errors import InputError, UsageError
+
+View = Literal["axial", "coronal", "sagittal"]
+VIEWS: tuple[View, ...] = get_args(View)
+SLICE_AXIS: dict[View, int] = {"axial": 0, "coronal": 1, "sagittal": 2}
+
+THICK_SLICE_MM = 3.0
+BONE_HU = 250
+TISSUE_HU = -300
+HEAD_MARGIN_MM = 8.0
+SEARCH_SPACING_MM = 2.0
+SMALLEST_HEAD_MM3 = 5000.0
+
+
+def parse_views(text: str) -> tuple[View, ...]:
+    """Read ``"axial,coronal"``; order and repeats don't matter.
+
+    Raises
+    ------
+    UsageError
+        ``unknown-view`` for any other name or none at all.
+    """
+    names = {name.strip().lower() for name in text.split(",") if name.strip()}
+    if not names or not names <= set(VIEWS):
+        raise UsageError(
+            "unknown-view", f"“{text}” names no set of views.", f"Choose among {', '.join(VIEWS)}."
+        )
+    return tuple(view for view in VIEWS if view in names)
+
+
+def default_views(available: tuple[View, ...], slice_spacing: float) -> tuple[View, ...]:
+    """Choose axial alone above 3 mm between slices, where reformatted views carry little, else all."""
+    if slice_spacing > THICK_SLICE_MM and "axial" in available:
+        return ("axial",)
+    return available
+
+
+# ------------------------------------------------------------------------------------------------- box
+
+
+Box = tuple[slice, slice, slice]
+
+
+def head_box(hu: np.ndarray, spacing: tuple[float, float, float]) -> Box:
+    """Find the box around the skull, or around the soft tissue where there is no skull.
+
+    Parameters
+    ----------
+    hu : ndarray (Z, Y, X)
+        Volume in HU.
+    spacing : tuple of float
+        Voxel size (z, y, x) in mm.
+
+    Raises
+    ------
+    InputError
+        ``no-head`` if nothing as dense as tissue is found.
+
+    Notes
+    -----
+    All slices are kept, so that a blank one cuts nothing off. In plane the box holds the largest connected
+    piece of bone and those at least a fifth as large, which leaves head rests and tables outside, and 8 mm
+    more on each side. It is looked for on every second millimeter.
+    """
+    step = tuple(max(1, round(SEARCH_SPACING_MM / mm)) for mm in spacing)
+    coarse = hu[:: step[0], :: step[1], :: step[2]]
+    enough = SMALLEST_HEAD_MM3 / float(np.prod(np.multiply(spacing, step)))
+    for threshold in (BONE_HU, TISSUE_HU):
+        labels, _ = ndimage.label(coarse > threshold, structure=np.ones((3, 3, 3)))
+        sizes = np.bincount(labels.ravel())
+        sizes[0] = 0
+        if sizes.max() < enough:
+            continue
+        _, *in_plane = ndimage.find_objects((sizes >= sizes.max() / 5)[labels].astype(np.int8))[0]
+        rows, columns = (
+            slice(
+                max(0, int(found.start * step[axis] - HEAD_MARGIN_MM / spacing[axis])),
+                min(hu.shape[axis], int(np.ceil(found.stop * step[axis] + HEAD_MARGIN_MM / spacing[axis]))),
+            )
+            for axis, found in enumerate(in_plane, start=1)
+        )
+        return slice(0, hu.shape[0]), rows, columns
+    raise InputError("no-head", "No head was found in this volume.", "Give a CT of the head in HU.")
+
+
+# --------------------------------------------------------------------------------------- working grid
+
+
+@dataclass(frozen=True)
+class WorkingGrid:
+    """Where the network works: the head box, slices as acquired, rows and columns at the model's spacing.
+
+    Parameters
+    ----------
+    box : Box
+        Head box in voxels of the volume, (z, y, x).
+    shape : tuple of int
+        Size (Z, Y, X) of the grid.
+    reformatted : int
+        Number of rows along z in coronal and sagittal slices.
+    """
+
+    box: Box
+    shape: tuple[int, int, int]
+    reformatted: int
+
+    @classmethod
+    def of(cls, hu: np.ndarray, spacing: tuple[float, float, float], in_plane: float | None) -> WorkingGrid:
+        """Lay the grid for a volume (Z, Y, X) of `spacing` mm; `in_plane` None keeps the native pixels."""
+        box = head_box(hu, spacing)
+        z, y, x = (s.stop - s.start for s in box)
+        if in_plane is None:
+            return cls(box, (z, y, x), max(1, round(z * spacing[0] / min(spacing[1:]))))
+        rows, columns, reformatted = (
+            max(1, round(n * mm / in_plane)) for n, mm in ((y, spacing[1]), (x, spacing[2]), (z, spacing[0]))
+        )
+        return cls(box, (z, rows, columns), reformatted)
+
+    def resample(self, array: np.ndarray, batch: int = 32) -> Tensor:
+        """Bring a volume (Z, Y, X) of any real type to this grid, as float32 (Z', Y', X')."""
+        cropped = array[self.box]
+        out = torch.empty(self.shape, dtype=torch.float32)
+        for start in range(0, len(cropped), batch):
+            part = np.ascontiguousarray(cropped[start : start + batch])
+            out[start : start + batch] = resize(torch.from_numpy(part).float(), self.shape[1:])
+        return out
+
+    def slices_of(self, volume: Tensor, view: View, start: int, stop: int) -> Tensor:
+        """Cut slices `start` to `stop` of a view out of a volume on this grid, (N, H, W)."""
+        axis = SLICE_AXIS[view]
+        part = volume.narrow(axis, start, stop - start).movedim(axis, 0)
+        return part if view == "axial" else resize(part, (self.reformatted, part.shape[2]))
+
+    def add_slices(self, total: Tensor, slices: Tensor, view: View, start: int, weight: float) -> None:
+        """Add weighted slices (N, H, W) of a view to a volume on this grid, in place."""
+        axis = SLICE_AXIS[view]
+        part = total.narrow(axis, start, len(slices)).movedim(axis, 0)
+        part.add_(
+            slices if view == "axial" else resize(slices, (self.shape[0], slices.shape[2])), alpha=weight
+        )
+
+    def restore(self, probability: Tensor, shape: tuple[int, ...], floor: float) -> np.ndarray:
+        """Bring probabilities on this grid back to the voxels of the volume, float32 (Z, Y, X) = `shape`.
+
+        Only the box that probabilities of at least `floor` reach is resampled, the rest is 0. Interpolation
+        never exceeds its neighbors, so a label at any threshold from `floor` up is exact.
+        """
+        restored = np.zeros(shape, dtype=np.float32)
+        foreground = probability >= floor
+        if not foreground.any():
+            return restored
+        z, y, x = self.box
+        rows, columns = _interpolation(y, self.shape[1]), _interpolation(x, self.shape[2])
+        planes = _extent(foreground.any(2).any(1))
+        top_bottom = _extent(rows @ foreground.any(2).any(0).float() > 0)
+        left_right = _extent(columns @ foreground.any(1).any(0).float() > 0)
+        part = rows[top_bottom] @ probability[planes] @ columns[left_right].T
+        part[part < floor] = 0
+        target = restored[z, y, x]
+        target[planes, top_bottom, left_right] = part.numpy()
+        return restored
+
+    def count(self, view: View) -> int:
+        """Return the number of slices of a view."""
+        return self.shape[SLICE_AXIS[view]]
+
+
+def resize(slices: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resample slices (N, H, W) to (N, *size), linearly, averaging where pixels get larger."""
+    if slices.shape[1:] == size:
+        return slices
+    return F.interpolate(slices[None], size=size, mode="bilinear", align_corners=False, antialias=True)[0]
+
+
+def _interpolation(extent: slice, samples: int) -> Tensor:
+    """Return the matrix that `resize` applies along one axis, (native voxels, samples)."""
+    return resize(torch.eye(samples)[None], (extent.stop - extent.start, samples))[0]
+
+
+def _extent(used: Tensor) -> slice:
+    """Return the range from the first to the last True."""
+    indices = torch.nonzero(used).ravel()
+    return slice(int(indices[0]), int(indices[-1]) + 1)
+
+
+def window(hu: Tensor, low_high: tuple[float, float], scale: tuple[float, float]) -> Tensor:
+    """Clip HU to a window and map it linearly to the network's input range, in place."""
+    low, high = low_high
+    return hu.clamp_(low, high).sub_(low).mul_((scale[1] - scale[0]) / (high - low)).add_(scale[0])
+
+
+def pad_to_multiple(slices: Tensor, multiple: int, value: float) -> Tensor:
+    """Pad slices (N, C, H, W) at the bottom and right so that H and W are multiples."""
+    height, width = slices.shape[-2:]
+    return F.pad(slices, (0, -width % multiple, 0, -height % multiple), value=value)

@@ -1,0 +1,110 @@
+#!/usr/bin/env python3
+"""Turn the CT-ICH data (folder named by SAHLORA_DATA) into volumes, labels and manifests for training.
+
+    python Utilities/ct_ich.py DEST [--leave-out FOLD]
+
+Written into DEST: volumes/, labels/ (1 blood, 255 unknown), slices/ (experts' labels of whole slices) and the
+manifests all.csv, train.csv and test.csv; test.csv lists the patients of the fold left out.
+
+Blood is what the machine label calls intraparenchymal, extra-axial or intraventricular hemorrhage. Voxels
+that its second model calls blood with a probability above one quarter are unknown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+BLOOD_CLASSES = (1, 2, 4)
+UNCERTAIN_FROM = 64  # of 255
+FOLDS = Path(__file__).with_name("ct_ich_folds.csv")
+TYPES = ("Intraventricular", "Intraparenchymal", "Subarachnoid", "Epidural", "Subdural")
+
+
+def read_slice_labels(source: Path) -> dict[str, list[dict[str, int]]]:
+    """Return the experts' labels of every slice, lowest first, by patient."""
+    labels: dict[str, list[dict[str, int]]] = {}
+    with (source / "slice_labels.csv").open(newline="") as stream:
+        for row in csv.DictReader(stream):
+            values = {key: int(row[key]) for key in TYPES}
+            labels.setdefault(f"{int(row['PatientNumber']):03d}", []).append(values)
+    return labels
+
+
+def read_folds() -> dict[str, int]:
+    """Return the fold of every patient."""
+    with FOLDS.open(newline="") as stream:
+        return {row["patient"]: int(row["fold"]) for row in csv.DictReader(stream)}
+
+
+def write_label(source: Path, patient: str, volume: Path, target: Path) -> None:
+    """Write the machine label of a patient as blood, empty for patients without one."""
+    image = sitk.ReadImage(str(volume))
+    classes = source / "machine_labels" / f"{patient}_class.nii.gz"
+    label = np.zeros(image.GetSize()[::-1], dtype=np.uint8)
+    if classes.exists():
+        probability = sitk.GetArrayFromImage(
+            sitk.ReadImage(str(classes.with_name(f"{patient}_blood.nii.gz")))
+        )
+        label[probability >= UNCERTAIN_FROM] = 255
+        label[np.isin(sitk.GetArrayFromImage(sitk.ReadImage(str(classes))), BLOOD_CLASSES)] = 1
+    result = sitk.GetImageFromArray(label)
+    result.CopyInformation(image)
+    sitk.WriteImage(result, str(target), True)
+
+
+def main() -> None:
+    """Build everything that is not there yet."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("dest", type=Path, metavar="DEST")
+    parser.add_argument(
+        "--leave-out", type=int, default=0, metavar="FOLD", help="fold for test.csv (default: 0)"
+    )
+    args = parser.parse_args()
+    if "SAHLORA_DATA" not in os.environ:
+        sys.exit("Set SAHLORA_DATA to the folder that holds ct_ich.")
+    source = Path(os.environ["SAHLORA_DATA"]) / "ct_ich"
+    for folder in ("volumes", "labels", "slices"):
+        (args.dest / folder).mkdir(parents=True, exist_ok=True)
+
+    experts, folds = read_slice_labels(source), read_folds()
+    missing = [p for p in experts if not (args.dest / "volumes" / f"{p}.nii.gz").exists()]
+    if missing:
+        converter = source.parent.parent / "tools" / "ct_ich_to_nifti.py"
+        subprocess.run([sys.executable, str(converter), str(args.dest / "volumes"), *missing], check=True)
+    rows = []
+    for patient, slices in sorted(experts.items()):
+        volume, label, table = (
+            args.dest / folder / f"{patient}{ending}"
+            for folder, ending in (("volumes", ".nii.gz"), ("labels", ".nii.gz"), ("slices", ".csv"))
+        )
+        if not label.exists():
+            write_label(source, patient, volume, label)
+        with table.open("w", newline="") as stream:
+            writer = csv.writer(stream)
+            writer.writerow(["slice", "hemorrhage"])
+            writer.writerows((i, int(any(values.values()))) for i, values in enumerate(slices))
+        rows.append([patient, *(str(p.relative_to(args.dest)) for p in (volume, label, table))])
+    chosen = {
+        "all": rows,
+        "train": [row for row in rows if folds[row[0]] != args.leave_out],
+        "test": [row for row in rows if folds[row[0]] == args.leave_out],
+    }
+    for name, part in chosen.items():
+        with (args.dest / f"{name}.csv").open("w", newline="") as stream:
+            writer = csv.writer(stream)
+            writer.writerow(["case", "image", "label", "slices"])
+            writer.writerows(part)
+
+
+if __name__ == "__main__":
+    main()
