@@ -88,12 +88,14 @@ class SeriesInfo:
     @property
     def title(self) -> str:
         """One line that identifies the series among the others."""
+        return f"{self.number}: {self.description or 'no description'} ({self.kind})"
+
+    @property
+    def kind(self) -> str:
+        """What the series is, without words that somebody typed and that may name the patient."""
         step = f" of {self.step:.3g} mm" if self.step else ""
         kernel = f", kernel {self.kernel}" if self.kernel else ""
-        return (
-            f"{self.number}: {self.description or 'no description'} "
-            f"({self.modality or 'no modality'}, {self.orientation}, {self.slices} slices{step}{kernel})"
-        )
+        return f"{self.modality or 'no modality'}, {self.orientation}, {self.slices} slices{step}{kernel}"
 
 
 # ------------------------------------------------------------------------------------------------- list

@@ -59,8 +59,13 @@ def read_series(path: Path, series: str | None = None, progress: Progress = SILE
         listed = series_of(sorted(p for p in path.parent.iterdir() if p.is_file()), progress)
         series = series or str(header.SeriesInstanceUID)
     best, *others = choose_series(listed, series)
-    notes = [f"Chosen of {len(others) + 1} series: {best.title}, {best.reason}."] if others else []
-    notes += [f"Not chosen: {s.title}: {s.reason}." for s in others]
+    notes = []
+    if others:
+        notes.append(
+            f"Chosen of {len(others) + 1} series: number {best.number} ({best.kind}), {best.reason}."
+        )
+        notes += [f"Not chosen: number {s.number} ({s.kind}): {s.reason}." for s in others]
+        progress.emit("series", chosen=best.title, others=[s.title for s in others])
     if best.left_out:
         notes.append(f"{best.left_out} images of another size or orientation were left out.")
     planes = []
@@ -77,7 +82,7 @@ def read_series(path: Path, series: str | None = None, progress: Progress = SILE
         stack,
         tuple(Path(str(h.filename)) for h, _ in kept),
         tuple(plane for _, plane in kept),
-        (*notes, *_geometry_notes(stack, [Path(str(h.filename)).name for h, _ in kept])),
+        (*notes, *_geometry_notes(stack)),
         {name: str(first.get(name)) for name in IDENTIFIERS if first.get(name)},
         best.contrast,
     )
@@ -131,14 +136,14 @@ def _without_copies(planes: list[Plane]) -> tuple[list[Plane], list[str]]:
             kept.append(plane)
             last = float(position)
             continue
-        name, previous = (Path(str(header.filename)).name for header, _ in (plane, kept[-1]))
         if not _is_copy(plane, kept[-1]):
+            name, previous = (Path(str(header.filename)).name for header, _ in (plane, kept[-1]))
             raise InputError(
                 "conflicting-slices",
                 f"{previous} and {name} are different images of the same position.",
                 "Keep one acquisition in the folder.",
             )
-        notes.append(f"{name} repeats {previous} and was left out.")
+        notes.append(f"Slice {len(kept)} is there twice; the copy was left out.")
     return kept, notes
 
 
@@ -147,7 +152,7 @@ def _is_copy(one: Plane, other: Plane) -> bool:
     return bool(np.linalg.norm(apart) < SAME_POSITION_MM and np.array_equal(one[1], other[1]))
 
 
-def _geometry_notes(stack: SliceStack, names: list[str]) -> list[str]:
+def _geometry_notes(stack: SliceStack) -> list[str]:
     if stack.is_even:
         return []
     notes, steps = [], stack.steps
@@ -163,7 +168,7 @@ def _geometry_notes(stack: SliceStack, names: list[str]) -> list[str]:
         beside = steps[max(0, k - 1) : k + 2]
         if times >= 2 and abs(step - times * usual) < 0.1 * usual and (beside > 1.1 * usual).sum() == 1:
             notes.append(
-                f"From {names[k]} to {names[k + 1]} the step is {step:.1f} mm, {times} times the usual: "
+                f"From slice {k + 1} to {k + 2} the step is {step:.1f} mm, {times} times the usual: "
                 f"{times - 1} slice{'s' * (times > 2)} may be missing."
             )
     return notes
