@@ -134,12 +134,29 @@ def _open(path: Path) -> safe_open:
         )
     if not 0 < header <= min(LARGEST_HEADER, size - 8) or size > LARGEST_FILE:
         raise InputError("not-a-model", f"{path.name} is no safetensors file, or a damaged one.", AGAIN)
+    _require_distinct_names(path, header)
     try:
         return safe_open(path, framework="pt")
     except (SafetensorError, OSError) as error:
         raise InputError(
             "not-a-model", f"{path.name} is no safetensors file, or a damaged one ({error}).", AGAIN
         ) from None
+
+
+def _require_distinct_names(path: Path, header: int) -> None:
+    """Refuse a header that names an entry twice, of which readers would silently take one."""
+    with path.open("rb") as stream:
+        stream.seek(8)
+        text = stream.read(header)
+    try:
+        pairs = json.loads(text, object_pairs_hook=list)
+        names = [pair[0] for pair in pairs]
+    except (ValueError, TypeError, IndexError, RecursionError):
+        raise InputError(
+            "not-a-model", f"{path.name} is no safetensors file, or a damaged one.", AGAIN
+        ) from None
+    if len(names) != len(set(names)):
+        raise InputError("wrong-tensors", f"{path.name} names a tensor twice.", AGAIN)
 
 
 def require_tensors(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path) -> None:

@@ -1,0 +1,230 @@
+"""Look at adapter files, install them, and make new ones of them.
+
+An adapter is given by the name it is installed under or by its file. Its base is looked for among the
+installed models, by the SHA-256 in the adapter's card, unless --base names it.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sahlora.progress import Progress
+
+if TYPE_CHECKING:
+    from sahlora.adapter_algebra import Fit
+    from sahlora.adapter_files import Adapter
+    from sahlora.model import Model
+
+SUMMARY = "list, show, merge, average, compress and share adapters"
+EXAMPLE = "sahlora adapters show site.safetensors"
+ACTIONS = {
+    "list": "list the installed adapters",
+    "show": "show what an adapter is, and the size of each view's",
+    "merge": "write base and adapter as one base model",
+    "average": "make one adapter of several, e.g. those of the folds of a cross-validation",
+    "compress": "turn a LoRA-C or convLoRA adapter into CP form and report the error per layer",
+    "export": "copy an installed adapter to a file",
+    "import": "check an adapter file and install it",
+    "remove": "delete an installed adapter",
+}
+
+
+def configure(action: str, parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of one action."""
+    if action == "average":
+        parser.add_argument("adapter", nargs="+", metavar="ADAPTER", help="adapters of one base and method")
+    elif action != "list":
+        parser.add_argument("adapter", metavar="ADAPTER", help="installed name, or file")
+    if action in ("merge", "average", "compress", "export"):
+        parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="file to write")
+    if action == "merge":
+        parser.add_argument(
+            "--base", metavar="MODEL", help="base model (default: the installed one that fits)"
+        )
+        parser.add_argument(
+            "--view", choices=("axial", "coronal", "sagittal"), help="which view's (default: the only one)"
+        )
+    if action == "average":
+        parser.add_argument("--rank", type=int, help="lower rank, by SVD or PARAFAC (default: exact)")
+    if action == "compress":
+        target = parser.add_mutually_exclusive_group(required=True)
+        target.add_argument("--rank", type=int, help="CP rank of every layer")
+        target.add_argument("--error", type=float, help="relative error allowed in each layer, e.g. 0.1")
+    if action == "import":
+        parser.add_argument("--name", help="name to install it under (default: the file's)")
+
+
+def run(args: argparse.Namespace, progress: Progress) -> None:
+    """Do what was asked."""
+    actions = {
+        "list": _list, "show": _show, "merge": _merge, "average": _average,
+        "compress": _compress, "export": _export, "import": _import, "remove": _remove,
+    }  # fmt: skip
+    lines, result = actions[args.action](args)
+    if args.progress != "json":
+        print("\n".join(lines))
+    progress.result(**result)
+
+
+Outcome = tuple[list[str], dict[str, Any]]  # lines for people, values for programs
+
+
+def _list(args: argparse.Namespace) -> Outcome:
+    from sahlora.adapter_files import read_adapter_card
+    from sahlora.model import installed
+
+    found = [(entry, read_adapter_card(entry.path)) for entry in installed("adapter")]
+    lines = [f"{e.name}: {_methods(card.adapters)}, of base “{card.base_title}”" for e, card in found]
+    values = [{"name": e.name, "path": str(e.path), "base_sha256": card.base_sha256} for e, card in found]
+    return lines or ["No adapter is installed."], {"adapters": values}
+
+
+def _show(args: argparse.Namespace) -> Outcome:
+    adapter = _read(args.adapter)
+    card = adapter.card
+    lines = [
+        f"{card.description.title}: {card.description.summary}".rstrip(": "),
+        f"outlines: {card.target.segment.name}, from probability {card.target.threshold} on",
+        f"base: {card.base_title} (SHA-256 {card.base_sha256})",
+        f"parameters: {adapter.parameters:,}",
+    ]
+    for view, config in card.adapters.items():
+        lines.append(f"{view}: {config.method}, rank {config.rank}, scope {config.scope}")
+    return lines, {"parameters": adapter.parameters, "card": asdict(card)}
+
+
+def _merge(args: argparse.Namespace) -> Outcome:
+    from sahlora.adapter_files import apply_adapter, find_base, require_base
+    from sahlora.adapters import merge
+    from sahlora.errors import UsageError
+    from sahlora.files import require_writable
+    from sahlora.model import find, load_model, save_model
+
+    require_writable(args.output)
+    adapter = _read(args.adapter)
+    views = tuple(adapter.states)
+    if args.view is None and len(views) > 1:
+        raise UsageError("which-view", f"The adapter holds {', '.join(views)}.", "Choose one with --view.")
+    view = args.view or views[0]
+    base: Model = load_model(find(args.base, "base")) if args.base else find_base(adapter.card)
+    require_base(adapter.card, base)
+    apply_adapter(base.network, adapter, view)
+    merge(base.network)
+    card = replace(
+        base.card,
+        description=adapter.card.description,
+        target=adapter.card.target,
+        preprocessing=replace(base.card.preprocessing, views=(view,)),
+        training={
+            **adapter.card.training,
+            "merged_from": [adapter.card.base_sha256, adapter.card.description.title],
+        },
+    )
+    save_model(args.output, base.network, card)
+    return [f"Wrote the base model {args.output}."], {"model": str(args.output)}
+
+
+def _average(args: argparse.Namespace) -> Outcome:
+    from sahlora.adapter_algebra import average
+    from sahlora.errors import UsageError
+
+    members = [_read(name) for name in args.adapter]
+    if len({(member.card.base_sha256, *sorted(member.states)) for member in members}) > 1:
+        raise UsageError(
+            "not-averageable", "These adapters have unlike bases or views.", "Average adapters of one base."
+        )
+    first = members[0]
+    network = _network(first)
+    results = {
+        view: average(
+            network,
+            [m.card.adapters[view] for m in members],
+            [m.states[view] for m in members],
+            rank=args.rank,
+        )
+        for view in first.states
+    }
+    training = {"average_of": [member.card.training for member in members]}
+    return _write(args.output, first, results, training)
+
+
+def _compress(args: argparse.Namespace) -> Outcome:
+    from sahlora.adapter_algebra import compress
+
+    adapter = _read(args.adapter)
+    network = _network(adapter)
+    results = {
+        view: compress(network, adapter.card.adapters[view], state, rank=args.rank, error=args.error)
+        for view, state in adapter.states.items()
+    }
+    training = {**adapter.card.training, "compressed_from": _methods(adapter.card.adapters)}
+    return _write(args.output, adapter, results, training)
+
+
+def _export(args: argparse.Namespace) -> Outcome:
+    from sahlora.model import copy_to, find
+
+    _read(args.adapter)
+    copy_to(find(args.adapter, "adapter"))(args.output)
+    return [f"Wrote {args.output}."], {"adapter": str(args.output)}
+
+
+def _import(args: argparse.Namespace) -> Outcome:
+    from sahlora.model import copy_to, find, install
+
+    source = find(args.adapter, "adapter")
+    _read(args.adapter)
+    path = install(args.name or source.stem, copy_to(source))
+    return [f"Installed {path.stem}."], {"name": path.stem, "adapter": str(path)}
+
+
+def _remove(args: argparse.Namespace) -> Outcome:
+    from sahlora.model import remove
+
+    path = remove(args.adapter, "adapter")
+    return [f"Removed {path}."], {"removed": str(path)}
+
+
+# ------------------------------------------------------------------------------------------------------ help
+
+
+def _read(name: str) -> Adapter:
+    from sahlora.adapter_files import read_adapter
+    from sahlora.model import find
+
+    return read_adapter(find(name, "adapter"))
+
+
+def _network(adapter: Adapter) -> Any:
+    """Return a network of the base's shape; adapter algebra reads nothing but shapes."""
+    import torch
+
+    from sahlora.networks import MultiViewUNet
+
+    with torch.device("meta"):
+        return MultiViewUNet(adapter.card.network.level, adapter.card.network.width)
+
+
+def _write(output: Path, source: Adapter, results: Any, training: dict[str, Any]) -> Outcome:
+    """Write the adapter made of another's card and new tensors; tell how well each layer fits."""
+    from sahlora.adapter_files import Adapter, save_adapter
+
+    configs = {view: result.config for view, result in results.items()}
+    fits: dict[str, dict[str, Fit]] = {view: result.fits for view, result in results.items()}
+    made = Adapter(
+        replace(source.card, adapters=configs, training=training),
+        {view: result.state for view, result in results.items()},
+    )
+    save_adapter(output, made)
+    lines = [f"{view} {layer}: rank {fit.rank}, error {fit.error:.2%}"
+             for view, layers in fits.items() for layer, fit in layers.items()]  # fmt: skip
+    lines.append(f"Wrote {output}: {_methods(configs)}, {made.parameters:,} parameters.")
+    report = {view: {layer: asdict(fit) for layer, fit in layers.items()} for view, layers in fits.items()}
+    return lines, {"adapter": str(output), "parameters": made.parameters, "layers": report}
+
+
+def _methods(configs: Any) -> str:
+    return ", ".join(f"{view} {config.method} of rank {config.rank}" for view, config in configs.items())
