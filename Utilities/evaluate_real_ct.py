@@ -1,0 +1,143 @@
+#!/usr/bin/env python3
+"""Segment every real CT of the folder named by SAHLORA_DATA and say how that went.
+
+    python Utilities/evaluate_real_ct.py COHORT RESULTS [--model hemorrhage-base]
+
+COHORT is what ct_ich.py made. Written into RESULTS: an overlay of each scan, results.json, and the tables as
+Markdown: seconds and mL of each scan; detection of slices with blood (area under the ROC curve by experts'
+labels) and agreement with the machine labels, for patients of the fold that the model never saw.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from ct_ich import read_folds, read_slice_labels
+from sahlora.cohort_statistics import auroc_by_patient
+from sahlora.inference import predict
+from sahlora.measurements import measure
+from sahlora.metrics import dice
+from sahlora.model import Model, find, load_model
+from sahlora.report import ReportContext, write_overlay
+from sahlora.volume import Volume, read_volume
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was found in one scan; `slices` is the expected blood (mL) of each, lowest first."""
+
+    case: str
+    seconds: float
+    volume_ml: float
+    slices: tuple[float, ...]
+    machine_ml: float | None = None
+    machine_dice: float | None = None
+
+
+def scans(cohort: Path, data: Path) -> dict[str, Path]:
+    """Return every scan by name."""
+    found = {path.name.split(".")[0]: path for path in sorted((cohort / "volumes").glob("*.nii.gz"))}
+    found["GE head (DICOM)"] = data / "ge_head_dicom"
+    found["head phantom"] = next((data / "head_phantom_ct").glob("*.nii.gz"))
+    return found
+
+
+def evaluate(case: str, path: Path, label: Path, model: Model, results: Path) -> Result:
+    """Segment one scan, draw it and compare it with the machine label if there is one."""
+    start = time.perf_counter()
+    volume = read_volume(path)
+    probability = predict(volume, {"axial": model.for_inference()}).probability
+    found = probability >= model.card.target.threshold
+    measurements = measure(found, volume)
+    seconds = time.perf_counter() - start
+    context = ReportContext(model.card.target.segment, model.facts())
+    write_overlay(results / f"{case}.png", found, volume, measurements, context)
+    expected = tuple(np.round(probability.sum(axis=(1, 2)) * volume.voxel_ml, 4).tolist())
+    if not label.exists():
+        return Result(case, seconds, measurements.volume_ml, expected)
+    return Result(case, seconds, measurements.volume_ml, expected, *compare(found, label, volume))
+
+
+def compare(found: np.ndarray, label: Path, volume: Volume) -> tuple[float, float]:
+    """Return the machine label's volume in mL and the Dice with it where it is known."""
+    machine = sitk.GetArrayFromImage(sitk.ReadImage(str(label)))
+    known = machine != 255
+    machine_ml = float((machine == 1).sum(axis=(1, 2)) @ volume.voxel_ml)
+    return machine_ml, dice(found & known, machine == 1)
+
+
+def detection(results: list[Result], data: Path, patients: list[str]) -> dict[str, object]:
+    """Return the area under the ROC curve of the slices of some patients, for any blood and for SAH."""
+    experts = read_slice_labels(data / "ct_ich")
+    by_case = {result.case: result for result in results}
+    names = [p for p in patients for _ in experts[p]]
+    scores = np.concatenate([by_case[p].slices for p in patients])
+    any_blood = np.array([any(labels.values()) for p in patients for labels in experts[p]])
+    sah = np.array([bool(labels["Subarachnoid"]) for p in patients for labels in experts[p]])
+    out: dict[str, object] = {"patients": len(patients), "slices": len(scores)}
+    out["any"] = asdict(auroc_by_patient(scores, any_blood, names))
+    usable = sah | ~any_blood
+    if len({name for name, positive in zip(names, sah, strict=True) if positive}) >= 5:
+        chosen = [name for name, use in zip(names, usable, strict=True) if use]
+        out["sah"] = asdict(auroc_by_patient(scores[usable], sah[usable], chosen))
+    ranks = [
+        {
+            "patient": name,
+            "slice": int(k),
+            "rank_percent": round(100 * float((scores[~any_blood] < scores[k]).mean()), 1),
+        }
+        for k, name in enumerate(names)
+        if sah[k]
+    ]
+    out["sah_slices"] = ranks
+    clean = [by_case[p].volume_ml for p in patients if not any(any(s.values()) for s in experts[p])]
+    out["blood_free_ml"] = {"n": len(clean), "median": float(np.median(clean)), "worst": float(max(clean))}
+    return out
+
+
+def main() -> None:
+    """Evaluate everything."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("cohort", type=Path, metavar="COHORT")
+    parser.add_argument("results", type=Path, metavar="RESULTS")
+    parser.add_argument("--model", default="hemorrhage-base")
+    parser.add_argument("--left-out", type=int, default=0, metavar="FOLD", help="fold the model never saw")
+    args = parser.parse_args()
+    if "SAHLORA_DATA" not in os.environ:
+        sys.exit("Set SAHLORA_DATA to the folder that holds ct_ich.")
+    data = Path(os.environ["SAHLORA_DATA"])
+    args.results.mkdir(parents=True, exist_ok=True)
+    model, folds = load_model(find(args.model)), read_folds()
+    results = []
+    for case, path in scans(args.cohort, data).items():
+        results.append(evaluate(case, path, args.cohort / "labels" / f"{case}.nii.gz", model, args.results))
+        print(f"{case}: {results[-1].volume_ml:.2f} mL, {results[-1].seconds:.1f} s", flush=True)
+    unseen = [case for case, fold in folds.items() if fold == args.left_out]
+    figures = detection(results, data, unseen)
+    print(json.dumps(figures, indent=2))
+    content = {"figures": figures, "results": [asdict(result) for result in results]}
+    (args.results / "results.json").write_text(json.dumps(content, indent=1) + "\n")
+    with (args.results / "results.csv").open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["case", "seen in training", "seconds", "found mL", "machine label mL", "Dice"])
+        for r in results:
+            seen = "no" if folds.get(r.case, args.left_out) == args.left_out else "yes"
+            writer.writerow(
+                [r.case, seen, f"{r.seconds:.1f}", f"{r.volume_ml:.2f}", r.machine_ml, r.machine_dice]
+            )
+
+
+if __name__ == "__main__":
+    main()
