@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import copy
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sahlora.adapter_plan import STATISTICS, AdapterConfig, state_shapes
-from sahlora.adapters import adapt, load
+from sahlora.adapters import adapt, load, merge
 from sahlora.card import FORMAT_VERSION, Description, NetworkSpec, Plain, Target, decode, encode
 from sahlora.errors import InputError, UsageError
 from sahlora.model import (
@@ -22,6 +23,7 @@ from sahlora.model import (
     read_card_json,
     read_tensors,
     require_tensors,
+    weights_sha256,
     write_tensors,
 )
 from sahlora.networks import MultiViewUNet
@@ -226,3 +228,28 @@ def apply_adapter(network: nn.Module, adapter: Adapter, view: View, name: str | 
         )
     adapt(network, adapter.card.adapters[view], name or view)
     load(network, adapter.states[view], name or view)
+
+
+def merged_model(adapter: Adapter, base: Model, view: View) -> Model:
+    """Return one view's adapter merged into a copy of its base: a model as fast as the base.
+
+    Raises
+    ------
+    InputError
+        As `require_base` and `apply_adapter`.
+    """
+    require_base(adapter.card, base)
+    network = copy.deepcopy(base.network)
+    apply_adapter(network, adapter, view)
+    merge(network)
+    card = replace(
+        base.card,
+        description=adapter.card.description,
+        target=adapter.card.target,
+        preprocessing=replace(base.card.preprocessing, views=(view,)),
+        training={
+            **adapter.card.training,
+            "merged_from": [adapter.card.base_sha256, adapter.card.description.title],
+        },
+    )
+    return Model(card, network, weights_sha256(card.network, network.state_dict()))

@@ -46,7 +46,7 @@ class ResourceError(SAHLoRAError):
     exit_status = 4
 
 
-class Cancelled(SAHLoRAError):
+class Cancelled(SAHLoRAError):  # noqa: N818 - a request honored, not a failure
     """The user asked to stop; nothing was half-written."""
 
     exit_status = 130

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
+
 from sahlora.card import INTRACRANIAL_HEMORRHAGE, BaseCard, Description, NetworkSpec, Preprocessing, Target
 from sahlora.model import save_model
 from sahlora.networks import MultiViewUNet
-from torch import Tensor, nn
 
 CORE = Path(__file__).resolve().parents[2] / "SAHLoRACore"
 Spacing = tuple[float, float, float]

@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from scipy.spatial.transform import Rotation
+from torch import Tensor, nn
+
 from conftest import HU_PREPROCESSING, HUThreshold, random_network, simple_head
 from sahlora.card import Preprocessing
 from sahlora.errors import Cancelled, ResourceError, UsageError
@@ -14,8 +17,6 @@ from sahlora.inference import InferenceSettings, ViewModel, fold_batch_norm, pre
 from sahlora.progress import Event, Progress
 from sahlora.views import VIEWS
 from sahlora.volume import Volume, read_volume
-from scipy.spatial.transform import Rotation
-from torch import Tensor, nn
 
 SPACING = (4.0, 1.5, 1.2)
 VOLUME = Volume.from_array(simple_head((20, 56, 64), SPACING), SPACING)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+
 from sahlora.errors import ResourceError, UsageError
 from sahlora.outputs import (
     require_image_path,

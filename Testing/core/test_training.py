@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from conftest import events, sahlora, simple_head, start_sahlora
 from safetensors.torch import load_file
+
+from conftest import events, sahlora, simple_head, start_sahlora
 from sahlora.card import INTRACRANIAL_HEMORRHAGE, Description, NetworkSpec, Preprocessing, Target
 from sahlora.cases import read_manifest
 from sahlora.errors import InputError, SAHLoRAError, UsageError

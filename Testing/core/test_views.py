@@ -3,9 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from conftest import simple_head
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from conftest import simple_head
 from sahlora.errors import InputError, UsageError
 from sahlora.views import (
     VIEWS,

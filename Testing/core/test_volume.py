@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+
 from sahlora.errors import InputError
 from sahlora.geometry import SliceStack
 from sahlora.plausibility import CONTRAST_FRACTION, contrast_fraction

@@ -97,8 +97,7 @@ def _show(args: argparse.Namespace) -> Outcome:
 
 
 def _merge(args: argparse.Namespace) -> Outcome:
-    from sahlora.adapter_files import apply_adapter, find_base, require_base
-    from sahlora.adapters import merge
+    from sahlora.adapter_files import find_base, merged_model
     from sahlora.errors import UsageError
     from sahlora.files import require_writable
     from sahlora.model import find, load_model, save_model
@@ -110,20 +109,8 @@ def _merge(args: argparse.Namespace) -> Outcome:
         raise UsageError("which-view", f"The adapter holds {', '.join(views)}.", "Choose one with --view.")
     view = args.view or views[0]
     base: Model = load_model(find(args.base, "base")) if args.base else find_base(adapter.card)
-    require_base(adapter.card, base)
-    apply_adapter(base.network, adapter, view)
-    merge(base.network)
-    card = replace(
-        base.card,
-        description=adapter.card.description,
-        target=adapter.card.target,
-        preprocessing=replace(base.card.preprocessing, views=(view,)),
-        training={
-            **adapter.card.training,
-            "merged_from": [adapter.card.base_sha256, adapter.card.description.title],
-        },
-    )
-    save_model(args.output, base.network, card)
+    model = merged_model(adapter, base, view)
+    save_model(args.output, model.network, model.card)
     return [f"Wrote the base model {args.output}."], {"model": str(args.output)}
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from sahlora.volume import Volume
 
 SUMMARY = "segment hemorrhage on a head CT"
+DEFAULT_MODEL = "hemorrhage-base"
 EXAMPLE = "sahlora segment head.nii.gz -o label.seg.nrrd --report report.json --overlay overlay.png"
 
 
@@ -54,7 +55,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="show the patient's name, ID and dates in report, picture and page",
     )
     what = parser.add_argument_group("model")
-    what.add_argument("--model", default="hemorrhage-base", help="name or file (default: hemorrhage-base)")
+    what.add_argument("--model", help="name or file (default: hemorrhage-base, or the adapter's base)")
+    what.add_argument("--adapter", help="name or file of an adapter of the model; its views are used")
     what.add_argument(
         "--view-model",
         action="append",
@@ -132,7 +134,7 @@ def segment(args: argparse.Namespace, progress: Progress) -> Segmented:
     device = choose_device(args.device)
     views = parse_views(args.views) if args.views else None
     settings = InferenceSettings(views, _weights(args.weights), args.flip, args.batch_size, args.precision)
-    models = _models(args.model, args.view_model)
+    models = _models(args.model, args.adapter, args.view_model)
     main = next(iter(models.values()))
 
     volume = read_volume(args.ct, series=args.series, progress=progress)
@@ -236,14 +238,22 @@ def _settings(args: argparse.Namespace, prediction: Prediction, threshold: float
     }
 
 
-def _models(name: str, overrides: list[str]) -> dict[View, Model]:
-    """Load the model of each view: the main one for the views it was made for, then the overrides."""
+def _models(name: str | None, adapter: str | None, overrides: list[str]) -> dict[View, Model]:
+    """Load the model of each view: the main one, adapted or not, for its own views, then the overrides."""
+    from sahlora.adapter_files import find_base, merged_model, read_adapter
     from sahlora.errors import UsageError
     from sahlora.model import find, load_model
     from sahlora.views import parse_views
 
-    main = load_model(find(name, "base"))
-    models = dict.fromkeys(main.card.preprocessing.views, main)
+    models: dict[View, Model]
+    if adapter is None:
+        main = load_model(find(name or DEFAULT_MODEL, "base"))
+        models = dict.fromkeys(main.card.preprocessing.views, main)
+    else:
+        content = read_adapter(find(adapter, "adapter"))
+        base = load_model(find(name, "base")) if name else find_base(content.card)
+        models = {view: merged_model(content, base, view) for view in content.states}
+    target = next(iter(models.values())).card.target
     for override in overrides:
         view, _, other = override.partition("=")
         if not other:
@@ -251,12 +261,13 @@ def _models(name: str, overrides: list[str]) -> dict[View, Model]:
                 "bad-view-model", f"“{override}” is not VIEW=MODEL.", "Write e.g. coronal=my-model."
             )
         model = load_model(find(other, "base"))
-        if model.card.target.segment != main.card.target.segment:
+        if model.card.target.segment != target.segment:
             raise UsageError(
-                "mixed-targets", f"{name} and {other} outline different things.", "Choose others."
+                "mixed-targets",
+                f"{other} outlines {model.card.target.segment.name}, not {target.segment.name}.",
+                "Choose models of one target.",
             )
-        for each in parse_views(view):
-            models[each] = model
+        models |= dict.fromkeys(parse_views(view), model)
     return models
 
 
