@@ -1,0 +1,38 @@
+"""The hidden module SAHLoRACore: makes the code that both modules share importable."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from slicer.i18n import tr as _
+from slicer.i18n import translate
+from slicer.ScriptedLoadableModule import (
+    ScriptedLoadableModule,
+    ScriptedLoadableModuleTest,
+)
+
+
+class SAHLoRACore(ScriptedLoadableModule):
+    def __init__(self, parent: Any) -> None:
+        ScriptedLoadableModule.__init__(self, parent)
+        parent.title = _("SAHLoRA Core")
+        parent.categories = [translate("qSlicerAbstractCoreModule", "Segmentation")]
+        parent.dependencies = []
+        parent.contributors = ["SAHLoRA contributors"]
+        parent.helpText = _("Code that SAHLoRA Segmenter and SAHLoRA Trainer share. It has no panel.")
+        parent.acknowledgementText = ""
+        parent.hidden = True
+
+
+class SAHLoRACoreTest(ScriptedLoadableModuleTest):
+    """Runs in Slicer and in the harness, without torch."""
+
+    def runTest(self) -> None:
+        self.test_package_lies_beside_the_module_and_can_be_run_by_its_path()
+
+    def test_package_lies_beside_the_module_and_can_be_run_by_its_path(self) -> None:
+        from pathlib import Path
+
+        from SAHLoRACoreLib.childprocess import commandPrefix
+
+        self.assertTrue((Path(commandPrefix()[-1]) / "__main__.py").is_file())

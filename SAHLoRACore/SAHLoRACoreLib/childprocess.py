@@ -1,0 +1,282 @@
+"""One command of ``sahlora`` in a process of its own, watched by a timer of the application's main thread."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from slicer.i18n import tr as _
+
+from SAHLoRACoreLib.events import Event, EventReader
+from SAHLoRACoreLib.models import FOLDER_VARIABLE, modelsFolder
+from SAHLoRACoreLib.signals import Signal
+
+POLL_MS = 100
+GRACE_S = 2.0  # from the wish to cancel to the kill
+LAST_LINES = 15
+
+# Keeps freed large blocks in the process: without, up to a third of a run on CPU goes to page faults.
+LINUX_ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 32)}
+
+
+@dataclass(frozen=True)
+class ChildError:
+    """Why a child did not deliver: a code for programs, a sentence for people, a way out, its last words."""
+
+    code: str
+    message: str
+    hint: str = ""
+    details: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}".strip()
+
+
+class ChildFailedError(RuntimeError):
+    """Raised by whoever waits for a child that failed."""
+
+    def __init__(self, error: ChildError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+def pythonExecutable() -> str:
+    """Return Slicer's Python launcher; the plain interpreter where there is none."""
+    return shutil.which("PythonSlicer") or sys.executable
+
+
+def commandPrefix() -> list[str]:
+    """Return the beginning of every command line: the interpreter and the package, run by its path."""
+    return [pythonExecutable(), str(Path(__file__).resolve().parents[1] / "sahlora")]
+
+
+def childEnvironment() -> dict[str, str]:
+    """Return the environment of a child."""
+    environment = {
+        **os.environ,
+        "PYTHONUTF8": "1",
+        "PYTHONUNBUFFERED": "1",
+        FOLDER_VARIABLE: str(modelsFolder()),
+    }
+    return {**environment, **LINUX_ALLOCATOR} if sys.platform == "linux" else environment
+
+
+class ChildProcess:
+    """Runs a command, tells what happens through three signals, and can be cancelled within three seconds.
+
+    The child writes to files in its own folder and a timer reads on, so no thread and no pipe is involved,
+    a child that floods its output can't block, and its process group can be ended as a whole, which a
+    QProcess of Qt 5 has no way to set up.
+
+    Parameters
+    ----------
+    command : sequence of str
+        Program and arguments; ``--cancel-file`` and ``--parent-pid`` are added.
+
+    Attributes
+    ----------
+    folder : Path
+        The child's folder for files in and out; it is removed with `close`.
+    progress : Signal
+        Emits every event but the last word: stage, progress, metric, warning, log.
+    finished : Signal
+        Emits the result event (without one, an empty dictionary) of a child that ended well.
+    error : Signal
+        Emits a `ChildError`, whose code is ``cancelled`` if that was asked for.
+    """
+
+    def __init__(self, command: Sequence[str], folder: Path | None = None) -> None:
+        import slicer
+
+        self.folder = folder or makeFolder(Path(slicer.app.temporaryPath))
+        self.progress, self.finished, self.error = Signal(), Signal(), Signal()
+        self._cancelFile = self.folder / "cancel"
+        self._command = [*command, "--cancel-file", str(self._cancelFile), "--parent-pid", str(os.getpid())]
+        self._process: subprocess.Popen[bytes] | None = None
+        self._reader = EventReader()
+        self._read = 0
+        self._result: Event = {}
+        self._failure: Event | None = None
+        self._killAt: float | None = None
+        self._timer = None
+
+    def start(self) -> None:
+        """Start the command; the signals come from the event loop."""
+        import qt
+
+        options = {"start_new_session": True}
+        if sys.platform == "win32":
+            options = {"creationflags": subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP}
+        with self._outputPath.open("wb") as output, self._logPath.open("wb") as log:
+            self._process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=log,
+                env=childEnvironment(),
+                cwd=self.folder,
+                **options,
+            )
+        self._timer = qt.QTimer()
+        self._timer.setInterval(POLL_MS)
+        self._timer.connect("timeout()", self.poll)
+        self._timer.start()
+
+    def isRunning(self) -> bool:
+        """Tell whether the last word of the child is still to come."""
+        return self._process is not None
+
+    def cancel(self) -> None:
+        """Ask the child to stop; it is killed with all its processes if it hasn't after two seconds."""
+        if self._process is not None and self._killAt is None:
+            self._cancelFile.touch()
+            self._killAt = time.monotonic() + GRACE_S
+
+    def wait(self) -> Event:
+        """Process the application's events until the child ended, and return its result.
+
+        Raises
+        ------
+        ChildFailedError
+            If the child failed or was cancelled.
+        """
+        errors: list[ChildError] = []
+        self.error.connect(errors.append)
+        while self.isRunning():
+            self.processOnce()
+        if errors:
+            raise ChildFailedError(errors[0])
+        return self._result
+
+    def processOnce(self) -> None:
+        """Process the application's pending events, and see how the child is doing; for loops that wait."""
+        import slicer
+
+        slicer.app.processEvents()
+        self.poll()
+        time.sleep(0.02)
+
+    def close(self) -> None:
+        """End the child at once if it runs, and remove its folder."""
+        if self._process is not None:
+            self._timer.stop()
+            endProcessTree(self._process)
+            self._process.wait()
+            self._process = None
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def poll(self) -> None:
+        """Read what the child said since last time, and notice its end; the timer calls this."""
+        process = self._process
+        if process is None:
+            return
+        status = process.poll()  # before reading: what was written before the end is then read, too
+        self._take(self._reader.feed(self._newOutput()))
+        if status is not None:
+            self._take(self._reader.finish())
+            endProcessTree(process)
+            self._process = None
+            self._timer.stop()
+            self._conclude(status)
+        elif self._killAt is not None and time.monotonic() > self._killAt:
+            endProcessTree(process)
+
+    @property
+    def _outputPath(self) -> Path:
+        return self.folder / "events.jsonl"
+
+    @property
+    def _logPath(self) -> Path:
+        return self.folder / "log.txt"
+
+    def _newOutput(self) -> bytes:
+        with self._outputPath.open("rb") as stream:
+            stream.seek(self._read)
+            data = stream.read()
+        self._read += len(data)
+        return data
+
+    def _take(self, events: list[Event]) -> None:
+        for event in events:
+            if event["event"] == "result":
+                self._result = event
+            elif event["event"] == "error":
+                self._failure = event
+            else:
+                self.progress.emit(event)
+
+    def _conclude(self, status: int) -> None:
+        if self._killAt is not None:
+            self.error.emit(ChildError("cancelled", _("Cancelled."), _("Nothing was changed.")))
+        elif status == 0:
+            self.finished.emit(self._result)
+        else:
+            self.error.emit(self._explain(status))
+
+    def _explain(self, status: int) -> ChildError:
+        lines = self._logPath.read_text(encoding="utf-8", errors="replace").splitlines()
+        details = "\n".join(lines[-LAST_LINES:])
+        if self._failure is not None:
+            told = {name: str(self._failure.get(name, "")) for name in ("code", "message", "hint")}
+            return ChildError(
+                told["code"] or "internal",
+                told["message"] or _("The computation failed."),
+                told["hint"],
+                details,
+            )
+        if status in (-9, 137):
+            return ChildError(
+                "killed",
+                _("The computation was ended from outside, most often because memory ran out."),
+                _("Close other programs and try again."),
+                details,
+            )
+        if status < 0 or status > 255:
+            return ChildError(
+                "crashed",
+                _("The computation crashed ({reason}).").format(reason=_reason(status)),
+                _('Try the device "cpu"; if it crashes again, repair the installation.'),
+                details,
+            )
+        return ChildError(
+            "failed",
+            _("The computation ended with status {status}.").format(status=status),
+            _("The log says more."),
+            details,
+        )
+
+
+def makeFolder(parent: Path) -> Path:
+    """Make a folder for one child."""
+    return Path(tempfile.mkdtemp(prefix="SAHLoRA-", dir=parent))
+
+
+def endProcessTree(process: subprocess.Popen[bytes]) -> None:
+    """Kill a child started in a session of its own, and every process it left behind."""
+    if sys.platform == "win32":
+        if process.poll() is None:
+            subprocess.run(
+                ["taskkill", "/F", "/T", "/PID", str(process.pid)],
+                capture_output=True,
+                creationflags=subprocess.CREATE_NO_WINDOW,
+                check=False,
+            )
+    else:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def _reason(status: int) -> str:
+    if status < 0:
+        with suppress(ValueError):
+            return signal.Signals(-status).name
+    return hex(status & 0xFFFFFFFF)

@@ -1,0 +1,139 @@
+"""Stands in for the package ``sahlora`` in tests that run without torch: same command line, same events.
+
+    python fakechild.py segment CT -o LABEL --progress json ...
+
+What it "finds" is every voxel between 50 and 90 HU. The environment variable SAHLORA_FAKE makes it
+misbehave: ``error``, ``crash``, ``exit``, ``garbage``, ``polite`` (waits until it is cancelled),
+``stubborn`` (ignores that, with a process of its own beside it).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+BLOOD_HU = (50, 90)
+SEGMENT = {
+    "ID": "hemorrhage",
+    "Name": "Hemorrhage",
+    "Color": "0.737255 0.254902 0.109804",
+    "LabelValue": "1",
+    "Layer": "0",
+    "Tags": "TerminologyEntry:Segmentation category and type - 3D Slicer General Anatomy list"
+    "~SCT^49755003^Morphologically Altered Structure~SCT^50960005^Hemorrhage~^^"
+    "~Anatomic codes - DICOM master list~SCT^35951006^Subarachnoid space~^^|",
+}
+
+
+def main() -> int:
+    """Do what the environment asks for, by default segment."""
+    parser = argparse.ArgumentParser(description="Stand in for sahlora.")
+    parser.add_argument("command", choices=("segment",))
+    parser.add_argument("ct", type=Path)
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--probability", type=Path)
+    parser.add_argument("--report", type=Path)
+    parser.add_argument("--cancel-file", type=Path)
+    args, _others = parser.parse_known_args()
+    behavior = os.environ.get("SAHLORA_FAKE", "segment")
+    emit("stage", stage="reading")
+    return {
+        "segment": segment,
+        "error": fail,
+        "crash": crash,
+        "exit": lambda args: 1,
+        "garbage": garbage,
+        "polite": wait_for_cancel,
+        "stubborn": ignore_cancel,
+    }[behavior](args)
+
+
+def emit(event: str, **values: Any) -> None:
+    """Print one event."""
+    print(json.dumps({"event": event, "version": 1, **values}), flush=True)
+
+
+def segment(args: argparse.Namespace) -> int:
+    """Write label map, probability and report as asked for, and report them."""
+    import SimpleITK as sitk
+
+    ct = sitk.ReadImage(str(args.ct))
+    emit("progress", stage="reading", fraction=0.5, eta_s=0.1)
+    label = sitk.BinaryThreshold(ct, *map(float, BLOOD_HU))
+    write_segmentation(label, args.output)
+    if args.probability:
+        sitk.WriteImage(sitk.Cast(label, sitk.sitkFloat32), str(args.probability))
+    spacing = ct.GetSpacing()
+    voxels = int(sitk.GetArrayViewFromImage(label).sum())
+    volume_ml = voxels * spacing[0] * spacing[1] * spacing[2] / 1000
+    if args.report:
+        measured = {"volume_ml": volume_ml, "components_ml": [volume_ml], "mean_hu": 70.0, "extent": None}
+        args.report.write_text(json.dumps({"measurements": measured}), encoding="utf-8")
+    emit("warning", code="made-up", message="This result is made up.", hint="")
+    emit("result", volume_ml=volume_ml)
+    return 0
+
+
+def write_segmentation(label: Any, path: Path) -> None:
+    """Write a label map (SimpleITK, 0 and 1) as ``.seg.nrrd`` with one segment."""
+    import SimpleITK as sitk
+
+    label = sitk.Cast(label, sitk.sitkUInt8)
+    x, y, z = (size - 1 for size in label.GetSize())
+    label.SetMetaData("Segmentation_ReferenceImageExtentOffset", "0 0 0")
+    label.SetMetaData("Segment0_Extent", f"0 {x} 0 {y} 0 {z}")
+    for name, value in SEGMENT.items():
+        label.SetMetaData(f"Segment0_{name}", value)
+    sitk.WriteImage(label, str(path))
+
+
+def fail(_args: argparse.Namespace) -> int:
+    """End with an error a user can act on."""
+    emit("error", code="not-ct", message="This is no CT.", hint="Choose a CT.")
+    print("Traceback of a made-up error", file=sys.stderr)
+    return 3
+
+
+def crash(_args: argparse.Namespace) -> int:
+    """End as a segmentation fault does."""
+    if sys.platform != "win32":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    os.abort()
+
+
+def garbage(args: argparse.Namespace) -> int:
+    """Say what no parser should choke on, then segment."""
+    output = sys.stdout.buffer
+    output.write(b'\xff\xfe not UTF-8\n{"event": \n[1, 2]\n{"event": 7}\nnull\n\n' + b"[" * 100_000 + b"\n")
+    output.flush()
+    return segment(args)
+
+
+def wait_for_cancel(args: argparse.Namespace) -> int:
+    """Work until asked to stop."""
+    while not args.cancel_file.exists():
+        time.sleep(0.05)
+    emit("metric", heard=True)
+    emit("error", code="cancelled", message="Cancelled.", hint="")
+    return 130
+
+
+def ignore_cancel(_args: argparse.Namespace) -> int:
+    """Ignore every wish to stop, with a process beside it that does, too."""
+    if sys.platform != "win32":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    beside = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    emit("metric", pid=beside.pid)
+    time.sleep(600)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,351 @@
+"""The module SAHLoRASegmenter: outlines hemorrhage on head CT and measures it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import slicer
+from slicer.i18n import tr as _
+from slicer.i18n import translate
+from slicer.ScriptedLoadableModule import (
+    ScriptedLoadableModule,
+    ScriptedLoadableModuleLogic,
+    ScriptedLoadableModuleTest,
+    ScriptedLoadableModuleWidget,
+)
+from slicer.util import VTKObservationMixin
+
+
+class SAHLoRASegmenter(ScriptedLoadableModule):
+    def __init__(self, parent: Any) -> None:
+        ScriptedLoadableModule.__init__(self, parent)
+        parent.title = _("SAHLoRA Segmenter")
+        parent.categories = [translate("qSlicerAbstractCoreModule", "Segmentation")]
+        parent.dependencies = ["SAHLoRACore"]
+        parent.contributors = ["SAHLoRA contributors"]
+        parent.helpText = _(
+            "Outlines hemorrhage on head CT and measures it. For research use only, not for diagnosis."
+        )
+        parent.helpText += self.getDefaultModuleDocumentationLink()
+        parent.acknowledgementText = _(
+            "The adapters follow Minoccheri et al., BMC Medical Imaging 26:58,"
+            " doi 10.1186/s12880-025-02116-y."
+        )
+
+
+class SAHLoRASegmenterLogic(ScriptedLoadableModuleLogic):
+    """Runs segmentations; works without a panel.
+
+    Parameters
+    ----------
+    command : sequence of str, optional
+        Beginning of the command line; by default Slicer's Python and the package ``sahlora``.
+    """
+
+    def __init__(self, command: Sequence[str] | None = None) -> None:
+        from SAHLoRACoreLib.childprocess import commandPrefix
+
+        ScriptedLoadableModuleLogic.__init__(self)
+        self._command = list(command or commandPrefix())
+
+    def getParameterNode(self) -> Any:
+        from SAHLoRASegmenterLib.parameters import SAHLoRASegmenterParameterNode
+
+        return SAHLoRASegmenterParameterNode(super().getParameterNode())
+
+    def installedModels(self) -> list:
+        """Return the base models that can be chosen, see `SAHLoRACoreLib.models.InstalledModel`."""
+        from SAHLoRACoreLib.models import installedModels
+
+        return installedModels("base")
+
+    def segment(self, volumeNode: Any, settings: Any = None, waitForCompletion: bool = False) -> Any:
+        """Segment a volume in a child process and return the run, see `SAHLoRASegmenterLib.run`.
+
+        Parameters
+        ----------
+        volumeNode : vtkMRMLScalarVolumeNode
+            The CT.
+        settings : SegmentSettings, optional
+            By default the shipped model with its own threshold and views.
+        waitForCompletion : bool
+            Return once the results are in the scene, at ``run.segmentationNode`` and
+            ``run.measurementsNode``; otherwise at once, and the run's signals tell the rest.
+
+        Raises
+        ------
+        ValueError
+            If the settings or the volume can't be used; the message says what to do.
+        ChildFailedError
+            If the child failed while this waited.
+        """
+        from SAHLoRASegmenterLib.run import SegmentationRun
+        from SAHLoRASegmenterLib.settings import SegmentSettings
+
+        settings = settings or SegmentSettings()
+        valid, reason = settings.isValid()
+        if not valid:
+            raise ValueError(reason)
+        run = SegmentationRun(self._command, volumeNode, settings)
+        run.start()
+        if waitForCompletion:
+            run.wait()
+        return run
+
+
+class SAHLoRASegmenterWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
+    """The panel. Logic and installer can be given, so that the panel is tested without torch."""
+
+    def __init__(self, parent: Any = None, logic: Any = None, installer: Any = None) -> None:
+        ScriptedLoadableModuleWidget.__init__(self, parent)
+        VTKObservationMixin.__init__(self)
+        self.logic = logic
+        self._installer = installer
+        self._parameters: Any = None
+        self._guiTag: int | None = None
+        self._run: Any = None
+        self._busy = False
+
+    # ------------------------------------------------------------------------------------- life of the panel
+
+    def setup(self) -> None:
+        from SAHLoRACoreLib.installation import PackageInstaller
+
+        ScriptedLoadableModuleWidget.setup(self)
+        self.logic = self.logic or SAHLoRASegmenterLogic()
+        self._installer = self._installer or PackageInstaller()
+        uiWidget = slicer.util.loadUI(self.resourcePath("UI/SAHLoRASegmenter.ui"))
+        self.layout.addWidget(uiWidget)
+        self.ui = slicer.util.childWidgetVariables(uiWidget)
+        uiWidget.setMRMLScene(slicer.mrmlScene)
+        self.ui.applyButton.connect("clicked(bool)", self.onApply)
+        self.ui.cancelButton.connect("clicked(bool)", self.onCancel)
+        self.ui.modelSelector.connect("currentIndexChanged(int)", self.onModelSelected)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
+        self._useParameters(self.logic.getParameterNode())
+
+    def cleanup(self) -> None:
+        self._closeRun()
+        self._useParameters(None)
+        self.removeObservers()
+
+    def enter(self) -> None:
+        self._fillModels()
+        if self._parameters is None:
+            self._useParameters(self.logic.getParameterNode())
+
+    def exit(self) -> None:
+        self._useParameters(None)
+
+    def onSceneStartClose(self, _caller: Any, _event: str) -> None:
+        self._closeRun()
+        self._useParameters(None)
+
+    def onSceneEndClose(self, _caller: Any, _event: str) -> None:
+        self._useParameters(self.logic.getParameterNode())
+
+    # ------------------------------------------------------------------------------------- state of the panel
+
+    def _useParameters(self, parameters: Any) -> None:
+        import vtk
+
+        if self._parameters is not None:
+            self._parameters.disconnectGui(self._guiTag)
+            self.removeObserver(self._parameters.parameterNode, vtk.vtkCommand.ModifiedEvent, self._refresh)
+        self._parameters = parameters
+        if parameters is not None:
+            if parameters.inputVolume is None:
+                parameters.inputVolume = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
+            self._guiTag = parameters.connectGui(self.ui)
+            self.addObserver(parameters.parameterNode, vtk.vtkCommand.ModifiedEvent, self._refresh)
+            self._fillModels()
+        self._refresh()
+
+    def _fillModels(self) -> None:
+        self._models = self.logic.installedModels()
+        names = [model.name for model in self._models]
+        selector = self.ui.modelSelector
+        wasBlocked = selector.blockSignals(True)
+        selector.clear()
+        selector.addItems([model.title for model in self._models])
+        chosen = self._parameters.model if self._parameters else ""
+        selector.setCurrentIndex(names.index(chosen) if chosen in names else -1)
+        selector.blockSignals(wasBlocked)
+        self._refresh()
+
+    def onModelSelected(self, index: int) -> None:
+        if self._parameters is not None and 0 <= index < len(self._models):
+            self._parameters.model = self._models[index].name
+
+    def _obstacle(self) -> str:
+        """Return why a segmentation can't be started now, or an empty string."""
+        from SAHLoRASegmenterLib.parameters import settingsOf
+
+        if self._busy:
+            return _("A segmentation is running.")
+        if self._parameters is None or self._parameters.inputVolume is None:
+            return _("Load and choose a head CT.")
+        if self._parameters.model not in [model.name for model in self._models]:
+            return _("Choose a model.")
+        parameters = self._parameters
+        if not parameters.automaticViews and not (
+            parameters.axial or parameters.coronal or parameters.sagittal
+        ):
+            return _("Choose at least one view.")
+        return settingsOf(parameters).isValid()[1]
+
+    def _refresh(self, _caller: Any = None, _event: str = "") -> None:
+        ui, parameters, obstacle = self.ui, self._parameters, self._obstacle()
+        ui.applyButton.enabled = not obstacle
+        ui.applyButton.toolTip = obstacle or _("Segment the CT. The result is added to the scene.")
+        ui.cancelButton.enabled = self._run is not None
+        ui.modelDescriptionLabel.text = self._modelDescription()
+        if parameters is not None:
+            ui.viewsWidget.enabled = not parameters.automaticViews
+            ui.thresholdSlider.enabled = not parameters.modelThreshold
+
+    def _modelDescription(self) -> str:
+        if not self._models:
+            return _("No model is installed.")
+        for model in self._models:
+            if self._parameters is not None and model.name == self._parameters.model:
+                text = _("Outlines: {target}. {summary} License: {license}.")
+                return text.format(
+                    target=model.target, summary=model.summary, license=model.license or _("not stated")
+                )
+        return ""
+
+    # ---------------------------------------------------------------------------------------------- running
+
+    def onApply(self) -> None:
+        from SAHLoRASegmenterLib.parameters import settingsOf
+
+        from SAHLoRACoreLib.installation import ensureInstalled
+
+        self.ui.resultLabel.text = ""
+        self.ui.logText.clear()
+        with slicer.util.tryWithErrorDisplay(_("The segmentation could not be started.")):
+            self._setBusy(True)
+            try:
+                self.ui.statusLabel.text = _("Checking the installation…")
+                if not ensureInstalled(self._installer, slicer.util.confirmOkCancelDisplay):
+                    self.ui.statusLabel.text = _("Nothing was installed.")
+                    return
+                self.ui.statusLabel.text = _("Starting…")
+                self._run = self.logic.segment(self._parameters.inputVolume, settingsOf(self._parameters))
+                self._run.progress.connect(self.onProgress)
+                self._run.finished.connect(self.onFinished)
+                self._run.error.connect(self.onError)
+            except Exception as error:
+                self.ui.statusLabel.text = str(error)
+                raise
+            finally:
+                self._setBusy(self._run is not None)
+
+    def onCancel(self) -> None:
+        if self._run is not None:
+            self.ui.statusLabel.text = _("Cancelling…")
+            self.ui.cancelButton.enabled = False
+            self._run.cancel()
+
+    def onProgress(self, event: dict) -> None:
+        match event["event"]:
+            case "stage":
+                self.ui.progressBar.setValue(0)
+                self.ui.statusLabel.text = _("Stage: {stage}").format(stage=event.get("stage", ""))
+                self._log(self.ui.statusLabel.text)
+            case "progress":
+                self.ui.progressBar.setValue(round(1000 * event.get("fraction", 0)))
+                self.ui.statusLabel.text = self._timeLeft(event)
+            case "warning" | "note":
+                self._log(f"{event.get('message', '')} {event.get('hint', '')}".strip())
+            case "log":
+                self._log(event["text"])
+
+    def onFinished(self, run: Any) -> None:
+        self._endRun()
+        self.ui.progressBar.setValue(1000)
+        self.ui.statusLabel.text = _("Done.")
+        self.ui.resultLabel.text = self._summary(run)
+        self._log(self.ui.resultLabel.text)
+
+    def onError(self, error: Any) -> None:
+        self._endRun()
+        self.ui.progressBar.setValue(0)
+        self.ui.statusLabel.text = str(error)
+        self._log(f"{error}\n{error.details}".strip())
+        if error.code != "cancelled":
+            slicer.util.errorDisplay(str(error), detailedText=error.details)
+
+    def _summary(self, run: Any) -> str:
+        names = [run.segmentationNode.GetName(), run.measurementsNode.GetName()]
+        if run.probabilityNode is not None:
+            names.append(run.probabilityNode.GetName())
+        return _("{segment}: {volume:.1f} mL. Added to the scene: {nodes}.").format(
+            segment=run.segmentationNode.GetSegmentation().GetNthSegment(0).GetName(),
+            volume=run.result.get("volume_ml", float("nan")),
+            nodes=", ".join(names),
+        )
+
+    def _timeLeft(self, event: dict) -> str:
+        seconds = event.get("eta_s")
+        if seconds is None:
+            return _("Stage: {stage}").format(stage=event.get("stage", ""))
+        return _("Stage: {stage}, about {seconds:.0f} s left").format(
+            stage=event.get("stage", ""), seconds=seconds
+        )
+
+    def _log(self, text: str) -> None:
+        self.ui.logText.appendPlainText(text)
+
+    def _setBusy(self, busy: bool) -> None:
+        self._busy = busy
+        self._refresh()
+
+    def _endRun(self) -> None:
+        self._run = None
+        self._setBusy(False)
+
+    def _closeRun(self) -> None:
+        if self._run is not None:
+            self._run.close()
+            self._endRun()
+            self.ui.statusLabel.text = ""
+
+
+class SAHLoRASegmenterTest(ScriptedLoadableModuleTest):
+    """Runs in Slicer and in the harness, without torch: a fake child stands in for the command."""
+
+    def setUp(self) -> None:
+        import numpy as np
+
+        from SAHLoRACoreLib import fakechild
+        from SAHLoRACoreLib.childprocess import pythonExecutable
+
+        slicer.mrmlScene.Clear(0)
+        self.logic = SAHLoRASegmenterLogic(command=[pythonExecutable(), fakechild.__file__])
+        hu = np.full((4, 20, 20), 30, dtype=np.int16)
+        hu[1:3, 5:15, 5:15] = 70
+        spacing = np.diag([-1.0, -1.0, 5.0, 1.0])
+        self.volumeNode = slicer.util.addVolumeFromArray(hu, ijkToRAS=spacing, name="CT")
+
+    def runTest(self) -> None:
+        self.setUp()
+        self.test_segmentation_and_measurements_come_to_the_scene()
+        self.setUp()
+        self.test_volume_of_the_outlined_voxels_is_measured()
+
+    def test_segmentation_and_measurements_come_to_the_scene(self) -> None:
+        run = self.logic.segment(self.volumeNode, waitForCompletion=True)
+
+        self.assertEqual(run.segmentationNode.GetName(), "CT segmentation")
+        self.assertEqual(run.segmentationNode.GetSegmentation().GetNthSegment(0).GetName(), "Hemorrhage")
+        self.assertEqual(run.measurementsNode.GetCellText(0, 0), "Volume")
+        self.assertIsNone(run.probabilityNode)
+
+    def test_volume_of_the_outlined_voxels_is_measured(self) -> None:
+        run = self.logic.segment(self.volumeNode, waitForCompletion=True)
+
+        self.assertAlmostEqual(run.result["volume_ml"], 2 * 10 * 10 * 5.0 / 1000)

@@ -1,0 +1,40 @@
+"""The panel's state, kept in the scene."""
+
+from typing import Annotated
+
+from slicer import vtkMRMLScalarVolumeNode
+from slicer.parameterNodeWrapper import Choice, WithinRange, parameterNodeWrapper
+
+from SAHLoRASegmenterLib.settings import DEFAULT_MODEL, DEVICES, VIEWS, SegmentSettings
+
+
+@parameterNodeWrapper
+class SAHLoRASegmenterParameterNode:
+    """What the panel shows; a saved scene brings it back."""
+
+    inputVolume: vtkMRMLScalarVolumeNode
+    model: str = DEFAULT_MODEL
+    device: Annotated[str, Choice(list(DEVICES))] = "auto"
+    automaticViews: bool = True
+    axial: bool = True
+    coronal: bool = False
+    sagittal: bool = False
+    modelThreshold: bool = True
+    threshold: Annotated[float, WithinRange(0.01, 0.99)] = 0.5
+    minimumComponentMl: Annotated[float, WithinRange(0.0, 100.0)] = 0.0
+    flip: bool = False
+    keepProbability: bool = False
+
+
+def settingsOf(parameters: SAHLoRASegmenterParameterNode) -> SegmentSettings:
+    """Return the settings that the panel's state stands for."""
+    views = () if parameters.automaticViews else tuple(view for view in VIEWS if getattr(parameters, view))
+    return SegmentSettings(
+        model=parameters.model,
+        views=views,
+        device=parameters.device,
+        threshold=None if parameters.modelThreshold else parameters.threshold,
+        flip=parameters.flip,
+        minimumComponentMl=parameters.minimumComponentMl,
+        keepProbability=parameters.keepProbability,
+    )

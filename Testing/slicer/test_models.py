@@ -1,0 +1,71 @@
+"""The list of models a panel offers is what the files' cards say, read without torch."""
+
+from __future__ import annotations
+
+import json
+import struct
+
+import pytest
+
+
+@pytest.fixture
+def folder(slicer, monkeypatch, tmp_path):
+    monkeypatch.setenv("SAHLORA_MODELS", str(tmp_path))
+    return tmp_path
+
+
+def write_model(path, kind="base", title="A model", **more) -> None:
+    target = {"segment": {"name": "Intracranial hemorrhage"}, "threshold": 0.4}
+    card = {"kind": kind, "description": {"title": title, "license": "Apache-2.0"}, "target": target, **more}
+    header = json.dumps({"__metadata__": {"sahlora": json.dumps(card)}}).encode()
+    path.write_bytes(struct.pack("<Q", len(header)) + header)
+
+
+def test_models_of_the_users_folder_are_listed_with_what_their_cards_say(folder):
+    from SAHLoRACoreLib.models import InstalledModel, installedModels
+
+    write_model(folder / "site.safetensors", title="Our site")
+    write_model(folder / "other.safetensors", kind="adapter")
+    expected = InstalledModel("site", "base", "Our site", "", "Apache-2.0", "Intracranial hemorrhage", 0.4)
+
+    assert expected in installedModels("base")
+    assert [model.name for model in installedModels("adapter")] == ["other"]
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\xff" * 8, struct.pack("<Q", 4) + b"null", struct.pack("<Q", 2) + b"{}"]
+)
+def test_file_that_is_no_model_is_left_out(folder, content):
+    from SAHLoRACoreLib.models import readModel
+
+    (folder / "hostile.safetensors").write_bytes(content)
+
+    assert readModel(folder / "hostile.safetensors") is None
+
+
+def test_models_folder_is_the_commands_unless_a_setting_moves_it(slicer, monkeypatch, tmp_path):
+    import qt
+
+    from SAHLoRACoreLib.models import FOLDER_SETTING, modelsFolder
+
+    core = pytest.importorskip("sahlora.model")
+    monkeypatch.delenv("SAHLORA_MODELS", raising=False)
+
+    assert modelsFolder() == core.models_folder()
+    qt.QSettings().setValue(FOLDER_SETTING, str(tmp_path))
+    assert modelsFolder() == tmp_path
+    qt.QSettings().remove(FOLDER_SETTING)
+
+
+def test_file_written_by_the_core_is_read(slicer, tmp_path):
+    from SAHLoRACoreLib.models import readModel
+
+    card = pytest.importorskip("sahlora.card")
+    model = pytest.importorskip("sahlora.model")
+    networks = pytest.importorskip("sahlora.networks")
+    path = tmp_path / "base.safetensors"
+    target = card.Target(card.INTRACRANIAL_HEMORRHAGE, threshold=0.3)
+    model.save_model(path, networks.MultiViewUNet(2, 32), card.BaseCard(card.Description("Base"), target))
+    read = readModel(path)
+
+    assert (read.title, read.target, read.threshold) == ("Base", "Intracranial hemorrhage", 0.3)
