@@ -11,23 +11,23 @@ labels) and agreement with the machine labels, for patients of the fold that the
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
 
 from ct_ich import read_folds, read_slice_labels
-from sahlora.cohort_statistics import auroc_by_patient
+from sahlora.cohort_statistics import auroc_by_patient, summarize
 from sahlora.inference import predict
 from sahlora.measurements import measure
 from sahlora.metrics import dice
-from sahlora.model import Model, find, load_model
+from sahlora.model import Model, find, load_model, save_model
 from sahlora.report import ReportContext, write_overlay
 from sahlora.volume import Volume, read_volume
 
@@ -68,40 +68,32 @@ def evaluate(case: str, path: Path, label: Path, model: Model, results: Path) ->
     return Result(case, seconds, measurements.volume_ml, expected, *compare(found, label, volume))
 
 
-def compare(found: np.ndarray, label: Path, volume: Volume) -> tuple[float, float]:
+def compare(found: np.ndarray, label: Path, volume: Volume) -> tuple[float, float | None]:
     """Return the machine label's volume in mL and the Dice with it where it is known."""
     machine = sitk.GetArrayFromImage(sitk.ReadImage(str(label)))
     known = machine != 255
     machine_ml = float((machine == 1).sum(axis=(1, 2)) @ volume.voxel_ml)
-    return machine_ml, dice(found & known, machine == 1)
+    return machine_ml, dice(found & known, machine == 1) if machine_ml else None
 
 
-def detection(results: list[Result], data: Path, patients: list[str]) -> dict[str, object]:
-    """Return the area under the ROC curve of the slices of some patients, for any blood and for SAH."""
+def detection(results: list[Result], data: Path, patients: list[str]) -> dict[str, Any]:
+    """Return how well slices with blood are told from those without, by experts' labels of some patients."""
     experts = read_slice_labels(data / "ct_ich")
     by_case = {result.case: result for result in results}
     names = [p for p in patients for _ in experts[p]]
     scores = np.concatenate([by_case[p].slices for p in patients])
     any_blood = np.array([any(labels.values()) for p in patients for labels in experts[p]])
     sah = np.array([bool(labels["Subarachnoid"]) for p in patients for labels in experts[p]])
-    out: dict[str, object] = {"patients": len(patients), "slices": len(scores)}
+    out: dict[str, Any] = {"patients": len(patients), "slices": len(scores)}
     out["any"] = asdict(auroc_by_patient(scores, any_blood, names))
-    usable = sah | ~any_blood
-    if len({name for name, positive in zip(names, sah, strict=True) if positive}) >= 5:
-        chosen = [name for name, use in zip(names, usable, strict=True) if use]
-        out["sah"] = asdict(auroc_by_patient(scores[usable], sah[usable], chosen))
-    ranks = [
-        {
-            "patient": name,
-            "slice": int(k),
-            "rank_percent": round(100 * float((scores[~any_blood] < scores[k]).mean()), 1),
-        }
-        for k, name in enumerate(names)
-        if sah[k]
+    # SAH slices are too few for an interval: for each, the share of blood-free slices that score lower.
+    out["sah_slices_above_blood_free_percent"] = [
+        round(100 * float((scores[~any_blood] < score).mean()), 1) for score in scores[sah]
     ]
-    out["sah_slices"] = ranks
     clean = [by_case[p].volume_ml for p in patients if not any(any(s.values()) for s in experts[p])]
     out["blood_free_ml"] = {"n": len(clean), "median": float(np.median(clean)), "worst": float(max(clean))}
+    agreement = [by_case[p].machine_dice for p in patients if by_case[p].machine_ml]
+    out["dice_with_machine_labels"] = asdict(summarize(agreement))
     return out
 
 
@@ -113,6 +105,9 @@ def main() -> None:
     parser.add_argument("cohort", type=Path, metavar="COHORT")
     parser.add_argument("results", type=Path, metavar="RESULTS")
     parser.add_argument("--model", default="hemorrhage-base")
+    parser.add_argument(
+        "--record", action="store_true", help="write the figures on the model's card (MODEL a file)"
+    )
     parser.add_argument("--left-out", type=int, default=0, metavar="FOLD", help="fold the model never saw")
     args = parser.parse_args()
     if "SAHLORA_DATA" not in os.environ:
@@ -127,16 +122,50 @@ def main() -> None:
     unseen = [case for case, fold in folds.items() if fold == args.left_out]
     figures = detection(results, data, unseen)
     print(json.dumps(figures, indent=2))
+    if args.record:
+        card = replace(model.card, training={**model.card.training, "evaluation": figures})
+        save_model(Path(args.model), model.network, card)
     content = {"figures": figures, "results": [asdict(result) for result in results]}
     (args.results / "results.json").write_text(json.dumps(content, indent=1) + "\n")
-    with (args.results / "results.csv").open("w", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["case", "seen in training", "seconds", "found mL", "machine label mL", "Dice"])
-        for r in results:
-            seen = "no" if folds.get(r.case, args.left_out) == args.left_out else "yes"
-            writer.writerow(
-                [r.case, seen, f"{r.seconds:.1f}", f"{r.volume_ml:.2f}", r.machine_ml, r.machine_dice]
-            )
+    unseen_names = set(unseen) | {"GE head (DICOM)", "head phantom"}
+    (args.results / "real-ct.md").write_text(page(model, results, unseen_names, figures), encoding="utf-8")
+
+
+def page(model: Model, results: list[Result], unseen: set[str], figures: dict[str, Any]) -> str:
+    """Return figures and the table of all scans as Markdown."""
+    auroc, clean, agreement = (figures[key] for key in ("any", "blood_free_ml", "dice_with_machine_labels"))
+    ranks = ", ".join(f"{rank} %" for rank in figures["sah_slices_above_blood_free_percent"])
+    rows = [
+        f"| {r.case} | {'no' if r.case in unseen else 'yes'} | {r.seconds:.1f} | {r.volume_ml:.2f} "
+        f"| {'–' if not r.machine_ml else f'{r.machine_ml:.2f}'} "
+        f"| {'–' if r.machine_dice is None else f'{r.machine_dice:.2f}'} |"
+        for r in results
+    ]
+    lines = [
+        f"# {model.card.description.title} on real CT",
+        "",
+        "Written by `Utilities/evaluate_real_ct.py`. For research use only, not for diagnosis.",
+        "",
+        f"On the {figures['patients']} patients that training never saw ({figures['slices']} slices):",
+        "",
+        "- Slices with any hemorrhage by two radiologists' labels, scored by the blood expected in them:",
+        f"  area under the ROC curve **{auroc['value']:.2f}** (95 % interval by patient",
+        f"  {auroc['lower']:.2f} to {auroc['upper']:.2f}; {auroc['n_positive']} of {auroc['n']} positive).",
+        f"- Slices with SAH score above this share of the slices without blood: {ranks}.",
+        f"- Volume found in the {clean['n']} patients without blood: median {clean['median']:.2f} mL,",
+        f"  at worst {clean['worst']:.2f} mL.",
+        f"- Dice with the machine labels: {agreement['mean']:.2f} ± {agreement['sd']:.2f}",
+        f"  (n = {agreement['n']}). Machine labels are not truth.",
+        "",
+        "All scans ran without failure; seconds include reading and measuring. Volumes of CT-ICH are",
+        "estimates, as its pixel sizes are.",
+        "",
+        "| case | seen in training | seconds | found mL | machine label mL | Dice |",
+        "|---|---|---|---|---|---|",
+        *rows,
+        "",
+    ]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
