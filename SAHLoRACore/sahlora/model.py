@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from sahlora.card import BaseCard, Description, NetworkSpec, Preprocessing, Target, decode, encode
@@ -80,7 +80,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], card_json: str) -> 
     """Write tensors and a card to a safetensors file, in one piece or not at all."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())}
     with replacing(path) as temporary:
-        save_file(plain, temporary, {CARD_KEY: card_json})
+        temporary.write_bytes(save(plain, {CARD_KEY: card_json}))
 
 
 def read_card_json(path: Path) -> str:
