@@ -24,7 +24,7 @@ check: $(VENV)/.installed-test
 	$(BIN)/mypy
 
 proofs: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -m proof
+	$(BIN)/python -m pytest -m proof --timeout 7200
 
 bench: $(VENV)/.installed-test
 	$(BIN)/python Testing/benchmarks/bench_inference.py --output Docs/benchmarks/inference.json

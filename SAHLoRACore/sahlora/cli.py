@@ -12,10 +12,11 @@ from pathlib import Path
 from types import ModuleType
 
 from sahlora.errors import SAHLoRAError
+from sahlora.memory import keep_freed_memory
 from sahlora.progress import BarSink, Event, JsonSink, LogSink, Progress, cancellation
 from sahlora.version import __version__
 
-COMMANDS = ("segment", "pretrain", "simulate", "models", "adapters", "demo")
+COMMANDS = ("segment", "evaluate", "cases", "finetune", "pretrain", "simulate", "models", "adapters", "demo")
 
 EPILOG = """\
 For research use only, not for diagnosis.
@@ -32,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "bar": lambda: BarSink(sys.stderr),
         "none": lambda: LogSink(sys.stderr),
     }
+    keep_freed_memory()
     with cancellation(args.cancel_file, args.parent_pid) as cancelled:
         progress = Progress(sinks[args.progress](), cancelled)
         try:

@@ -209,7 +209,7 @@ def paired_test(first: Sequence[float], second: Sequence[float]) -> PairedTest:
     """
     difference = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
     difference = difference[~np.isnan(difference)]
-    nonzero = np.count_nonzero(difference)
+    nonzero = int(np.count_nonzero(difference))
     statistic, p_value = stats.wilcoxon(difference) if nonzero else (np.nan, np.nan)
     return PairedTest(
         n=difference.size,

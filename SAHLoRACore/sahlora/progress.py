@@ -45,6 +45,7 @@ class Progress:
         self._cancelled = cancelled
         self._stage = ""
         self._started = time.monotonic()
+        self._done_before = 0.0
 
     def emit(self, event: str, **values: Any) -> None:
         """Send one event to the sink."""
@@ -56,17 +57,18 @@ class Progress:
         if self._cancelled is not None and self._cancelled():
             raise Cancelled()
 
-    def stage(self, name: str) -> None:
-        """Begin a stage, e.g. ``"reading"`` or ``"axial"``."""
+    def stage(self, name: str, *, done: float = 0.0) -> None:
+        """Begin a stage, e.g. ``"reading"`` or ``"axial"``, of which a fraction may be done from before."""
         self.check()
-        self._stage, self._started = name, time.monotonic()
+        self._stage, self._started, self._done_before = name, time.monotonic(), done
         self.emit("stage", stage=name)
 
     def update(self, fraction: float) -> None:
         """Say which fraction (0 to 1) of the present stage is done; the time left follows from it."""
         self.check()
         elapsed = time.monotonic() - self._started
-        eta = elapsed * (1 - fraction) / fraction if fraction > 0 else None
+        done = fraction - self._done_before
+        eta = elapsed * (1 - fraction) / done if done > 0 else None
         self.emit(
             "progress",
             stage=self._stage,

@@ -6,10 +6,8 @@ nothing, runs nothing, and escapes all text it did not write itself.
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +16,8 @@ from matplotlib.ticker import MaxNLocator
 
 from sahlora.files import replacing
 from sahlora.measurements import Measurements
-from sahlora.overlay import RESEARCH_USE, draw_overlay, outline_color
-from sahlora.version import __version__
+from sahlora.overlay import draw_overlay, outline_color
+from sahlora.page import bullets, facts, figures, image, render, section
 from sahlora.volume import Segment, Volume
 
 
@@ -101,26 +99,22 @@ def write_page(
 
 # ------------------------------------------------------------------------------------------------- page
 
+SHOWN = "CT in three planes and in axial slices with the outline of the segmentation."
+
 
 def _page(picture: bytes, notes: Iterable[str], measurements: Measurements, context: ReportContext) -> str:
     title = f"{context.segment.name}: {measurements.volume_ml:.1f} mL"
     color = "#" + "".join(f"{round(255 * channel):02x}" for channel in outline_color(context.segment))
     sections = [
-        _section("Patient", _facts(context.identifiers)),
-        _section("Measurements", _facts(_measured(measurements))),
-        _section("Area per slice", _chart(measurements) + _slice_table(measurements)),
-        _section("Overlay", _figure(picture, title)),
-        _section("Notes on the scan", _list(notes)),
-        _section("Model", _facts(context.model)),
-        _section("Settings", _facts(context.settings)),
+        section("Patient", facts(context.identifiers)),
+        section("Measurements", facts(_measured(measurements))),
+        section("Area per slice", _chart(measurements) + _slice_table(measurements)),
+        section("Overlay", image(picture, f"{SHOWN} {title}.")),
+        section("Notes on the scan", bullets(notes)),
+        section("Model", facts(context.model)),
+        section("Settings", facts(context.settings)),
     ]
-    return PAGE.format(
-        title=escape(title),
-        note=RESEARCH_USE,
-        color=color,
-        version=__version__,
-        body="\n".join(filter(None, sections)),
-    )
+    return render(title, color, sections)
 
 
 def _measured(measurements: Measurements) -> dict[str, str]:
@@ -145,51 +139,21 @@ def _measured(measurements: Measurements) -> dict[str, str]:
     }
 
 
-def _section(heading: str, content: str) -> str:
-    return f"<section><h2>{heading}</h2>\n{content}</section>" if content else ""
-
-
-def _facts(facts: Mapping[str, str]) -> str:
-    if not facts:
-        return ""
-    rows = "\n".join(
-        f'<tr><th scope="row">{escape(_sentence(name))}</th><td>{escape(value)}</td></tr>'
-        for name, value in facts.items()
-    )
-    return f"<table>\n{rows}\n</table>\n"
-
-
-def _sentence(name: str) -> str:
-    return name[:1].upper() + name[1:]
-
-
-def _list(sentences: Iterable[str]) -> str:
-    items = "\n".join(f"<li>{escape(sentence)}</li>" for sentence in sentences)
-    return f"<ul>\n{items}\n</ul>\n" if items else ""
-
-
-def _figure(picture: bytes, title: str) -> str:
-    data = base64.b64encode(picture).decode("ascii")
-    words = escape(f"CT in three planes and in axial slices with the outline of the segmentation. {title}.")
-    return f'<img src="data:image/png;base64,{data}" alt="{words}">\n'
-
-
 def _slice_table(measurements: Measurements) -> str:
-    rows = "\n".join(
-        f"<tr><td>{row.index + 1}</td><td>{row.position_mm:.1f}</td><td>{row.thickness_mm:.2f}</td>"
-        f"<td>{row.area_mm2:.1f}</td><td>{row.volume_ml:.2f}</td></tr>"
+    rows = [
+        (
+            f"{row.index + 1}",
+            f"{row.position_mm:.1f}",
+            f"{row.thickness_mm:.2f}",
+            f"{row.area_mm2:.1f}",
+            f"{row.volume_ml:.2f}",
+        )
         for row in measurements.slices
         if row.area_mm2 > 0
-    )
-    if not rows:
-        return ""
+    ]
     names = ("Slice", "Position, mm", "Thickness, mm", "Area, mm²", "Volume, mL")
-    head = "".join(f'<th scope="col">{name}</th>' for name in names)
-    return (
-        "<details><summary>Slices with segmentation</summary>\n"
-        f'<table class="figures"><thead><tr>{head}</tr></thead>\n'
-        f"<tbody>\n{rows}\n</tbody></table></details>\n"
-    )
+    table = figures(names, rows)
+    return f"<details><summary>Slices with segmentation</summary>\n{table}</details>\n" if rows else ""
 
 
 # ------------------------------------------------------------------------------------------------ chart
@@ -245,50 +209,4 @@ CHART = """\
 </g>
 </svg>
 <p class="caption">Segmented area, mm², of each acquired slice; each bar is as wide as its slice is thick.</p>
-"""
-
-PAGE = """\
-<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy"
-  content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<title>{title}</title>
-<style>
-:root {{ color-scheme: light dark; --text: #1b1d21; --quiet: #5b616b; --line: #d9dce1; --page: #ffffff; }}
-@media (prefers-color-scheme: dark) {{
-  :root {{ --text: #f2f3f5; --quiet: #a9adb5; --line: #33363d; --page: #17181c; }}
-}}
-body {{ margin: 2rem auto; padding: 0 1.25rem; max-width: 58rem; background: var(--page); color: var(--text);
-  font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }}
-h1 {{ font-size: 1.75rem; line-height: 1.2; margin: 0; padding-left: 0.75rem;
-  border-left: 0.5rem solid {color}; }}
-h2 {{ font-size: 1.125rem; margin: 2rem 0 0.5rem; }}
-p.note {{ font-weight: 600; }}
-p.caption, footer {{ color: var(--quiet); font-size: 0.875rem; }}
-table {{ border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }}
-th, td {{ border-bottom: 1px solid var(--line); padding: 0.35rem 0.75rem 0.35rem 0; text-align: left;
-  vertical-align: top; }}
-th[scope=row] {{ width: 22rem; font-weight: 500; color: var(--quiet); }}
-table.figures th, table.figures td {{ text-align: right; }}
-img, svg {{ display: block; width: 100%; height: auto; }}
-svg text {{ fill: var(--quiet); font-size: 12px; }}
-svg line {{ stroke: var(--line); }}
-svg rect {{ fill: {color}; shape-rendering: crispEdges; }}
-@media print {{ body {{ margin: 0; max-width: none; }} section {{ break-inside: avoid; }} }}
-</style>
-</head>
-<body>
-<main>
-<h1>{title}</h1>
-<p class="note">{note}.</p>
-{body}
-</main>
-<footer>Made with SAHLoRA {version}. Millimeters and milliliters follow from the spacing stored with the scan.
-</footer>
-</body>
-</html>
 """

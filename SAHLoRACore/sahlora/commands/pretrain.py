@@ -52,17 +52,31 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--target", choices=("hemorrhage", "sah"), default="hemorrhage", help="what the label outlines"
     )
-    parser.add_argument("--title", help="title on the model's card (default: the file's name)")
+    parser.add_argument(
+        "--description",
+        type=Path,
+        metavar="FILE.json",
+        help="words for the card: title, summary, license, data, …",
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
 
 
 def run(args: argparse.Namespace, progress: Progress) -> None:
     """Train and write the model."""
-    from sahlora.card import INTRACRANIAL_HEMORRHAGE, SAH, Description, NetworkSpec, Preprocessing, Target
+    from sahlora.card import (
+        INTRACRANIAL_HEMORRHAGE,
+        SAH,
+        Description,
+        NetworkSpec,
+        Preprocessing,
+        Target,
+        decode,
+    )
     from sahlora.cases import read_manifest
     from sahlora.devices import choose_device
     from sahlora.errors import UsageError
     from sahlora.files import require_writable
+    from sahlora.model import SUFFIX
     from sahlora.training.pretraining import PretrainingPlan, pretrain
     from sahlora.training.settings import PRESETS
 
@@ -72,7 +86,9 @@ def run(args: argparse.Namespace, progress: Progress) -> None:
         )
     given = {key: getattr(args, key) for key in ("epochs", "batch_size", "learning_rate", "seed")}
     plan = PretrainingPlan(
-        Description(args.title or args.output.stem),
+        decode(Description, args.description.read_text(encoding="utf-8"))
+        if args.description
+        else Description(args.output.name.removesuffix(SUFFIX)),
         Target(SAH if args.target == "sah" else INTRACRANIAL_HEMORRHAGE),
         NetworkSpec(level=args.level, width=args.width),
         Preprocessing(window=tuple(args.window), spacing=args.spacing or None, views=(args.view,)),

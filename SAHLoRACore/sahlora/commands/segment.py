@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from sahlora.volume import Volume
 
 SUMMARY = "segment hemorrhage on a head CT"
-DEFAULT_MODEL = "hemorrhage-base"
 EXAMPLE = "sahlora segment head.nii.gz -o label.seg.nrrd --report report.json --overlay overlay.png"
 
 
@@ -125,6 +124,7 @@ def segment(args: argparse.Namespace, progress: Progress) -> Segmented:
     from sahlora.devices import choose_device, use_threads
     from sahlora.inference import InferenceSettings, predict
     from sahlora.measurements import measure, remove_small_components
+    from sahlora.selection import select_models
     from sahlora.views import parse_views
     from sahlora.volume import read_volume
 
@@ -134,7 +134,7 @@ def segment(args: argparse.Namespace, progress: Progress) -> Segmented:
     device = choose_device(args.device)
     views = parse_views(args.views) if args.views else None
     settings = InferenceSettings(views, _weights(args.weights), args.flip, args.batch_size, args.precision)
-    models = _models(args.model, args.adapter, args.view_model)
+    models = select_models(args.model, args.adapter, args.view_model)
     main = next(iter(models.values()))
 
     volume = read_volume(args.ct, series=args.series, progress=progress)
@@ -236,39 +236,6 @@ def _settings(args: argparse.Namespace, prediction: Prediction, threshold: float
         "smallest piece kept": f"{args.minimum_component:g} mL",
         "precision": prediction.precision,
     }
-
-
-def _models(name: str | None, adapter: str | None, overrides: list[str]) -> dict[View, Model]:
-    """Load the model of each view: the main one, adapted or not, for its own views, then the overrides."""
-    from sahlora.adapter_files import find_base, merged_model, read_adapter
-    from sahlora.errors import UsageError
-    from sahlora.model import find, load_model
-    from sahlora.views import parse_views
-
-    models: dict[View, Model]
-    if adapter is None:
-        main = load_model(find(name or DEFAULT_MODEL, "base"))
-        models = dict.fromkeys(main.card.preprocessing.views, main)
-    else:
-        content = read_adapter(find(adapter, "adapter"))
-        base = load_model(find(name, "base")) if name else find_base(content.card)
-        models = {view: merged_model(content, base, view) for view in content.states}
-    target = next(iter(models.values())).card.target
-    for override in overrides:
-        view, _, other = override.partition("=")
-        if not other:
-            raise UsageError(
-                "bad-view-model", f"“{override}” is not VIEW=MODEL.", "Write e.g. coronal=my-model."
-            )
-        model = load_model(find(other, "base"))
-        if model.card.target.segment != target.segment:
-            raise UsageError(
-                "mixed-targets",
-                f"{other} outlines {model.card.target.segment.name}, not {target.segment.name}.",
-                "Choose models of one target.",
-            )
-        models |= dict.fromkeys(parse_views(view), model)
-    return models
 
 
 def _weights(text: str | None) -> dict[View, float] | None:

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sahlora.labels import UNKNOWN
 from sahlora.training.settings import Loss
 
-UNKNOWN = 255
 DICE_SMOOTHING = 1e-5
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,6 @@ import torch
 from sahlora.card import BaseCard, Description, NetworkSpec, Preprocessing, Target
 from sahlora.cases import Case
 from sahlora.errors import UsageError
-from sahlora.files import replacing
 from sahlora.model import save_model
 from sahlora.networks import MultiViewUNet, initialize_as_published
 from sahlora.progress import SILENT, Progress
@@ -58,8 +56,6 @@ def pretrain(
             "one-view", "A base is trained on one view.", "Give one of axial, coronal, sagittal."
         )
     run.mkdir(parents=True, exist_ok=True)
-    with replacing(run / "settings.json") as path:
-        path.write_text(json.dumps(plan.settings.to_dict(), indent=2) + "\n")
     prepared = prepare_cases(cases, plan.preprocessing, plan.preprocessing.views[0], run / "cache", progress)
     spec, settings = plan.network, plan.settings
     batches = SliceBatches(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from sahlora.errors import UsageError
@@ -36,7 +36,14 @@ class TrainingSettings:
     crop : tuple of int, optional
         Height and width in pixels to which slices are cut or padded; None keeps the largest slice's.
     seed : int
-        Decides initial weights, order of slices and augmentation.
+        Decides initial weights, order of slices, augmentation and dropout.
+    patience : int, optional
+        Stop after so many epochs without a better result on held-out cases, and keep the weights of the best
+        epoch; None trains all epochs and keeps the last.
+    average : float, optional
+        Keep the exponential moving average of the weights, with this decay a step, instead of the weights.
+    slices_at_once : int, optional
+        Compute a step in parts of so many slices: less memory, the same gradient. None computes it at once.
     """
 
     preset: str = "default"
@@ -49,6 +56,9 @@ class TrainingSettings:
     augmentation: str = "default"
     crop: tuple[int, int] | None = (192, 160)
     seed: int = 0
+    patience: int | None = None
+    average: float | None = None
+    slices_at_once: int | None = None
 
     def __post_init__(self) -> None:
         if self.epochs < 1:
@@ -65,6 +75,12 @@ class TrainingSettings:
             )
         if self.seed < 0:
             raise UsageError("bad-seed", f"Seed {self.seed} is negative.", "Give one from 0.")
+        if self.patience is not None and self.patience < 1:
+            raise UsageError("bad-patience", f"Patience of {self.patience} epochs.", "Give at least 1.")
+        if self.average is not None and not 0 < self.average < 1:
+            raise UsageError("bad-average", f"Decay {self.average} of the average.", "Give one in (0, 1).")
+        if self.slices_at_once is not None and self.slices_at_once < 1:
+            raise UsageError("bad-batch-size", f"{self.slices_at_once} slices at once.", "Give at least 1.")
 
     def learning_rate_at(self, step: int, steps: int) -> float:
         """Return the learning rate of step `step` (from 0) of `steps`."""
@@ -95,3 +111,30 @@ PRESETS: dict[str, TrainingSettings] = {
         crop=None,
     ),
 }
+
+FINETUNING_PRESETS: dict[str, TrainingSettings] = {
+    "default": TrainingSettings(
+        epochs=20, learning_rate=5e-3, weight_decay=0.0, augmentation="default", crop=None, patience=6
+    ),
+    # Protocol of the published pipeline: 20 epochs, the last one counts.
+    "paper": replace(PRESETS["paper"], epochs=20),
+    # A first impression within minutes.
+    "quick": TrainingSettings(
+        preset="quick", epochs=5, learning_rate=5e-3, weight_decay=0.0, crop=None, patience=5
+    ),
+}
+
+
+def preset(name: str, presets: dict[str, TrainingSettings], **changes: Any) -> TrainingSettings:
+    """Return the settings of a preset with those `changes` that are not None.
+
+    Raises
+    ------
+    UsageError
+        ``unknown-preset``, or the setting that is out of bounds.
+    """
+    if name not in presets:
+        raise UsageError(
+            "unknown-preset", f"There is no preset “{name}”.", f"Use one of {', '.join(presets)}."
+        )
+    return replace(presets[name], **{key: value for key, value in changes.items() if value is not None})

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
 import torch
 from monai.transforms import Compose
 from monai.utils import convert_to_tensor
@@ -22,8 +21,8 @@ from sahlora.card import Preprocessing
 from sahlora.cases import Case
 from sahlora.errors import InputError
 from sahlora.files import replacing
+from sahlora.labels import UNKNOWN, known_label, read_label
 from sahlora.progress import SILENT, Progress
-from sahlora.training.losses import UNKNOWN
 from sahlora.views import View, WorkingGrid, window
 from sahlora.volume import Volume, read_volume
 
@@ -55,6 +54,24 @@ class PreparedCase:
         """Map the label into memory, uint8 (N, H, W): 0, 1 or 255."""
         return np.load(self.folder / "label.npy", mmap_mode="r")
 
+    def read(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Read slices: HU float32 and label uint8, both (len(indices), H, W).
+
+        Raises
+        ------
+        InputError
+            ``unreadable-case`` if the prepared files are gone or damaged.
+        """
+        try:
+            image, label = self.image()[list(indices)], self.label()[list(indices)]
+        except (OSError, ValueError) as error:
+            raise InputError(
+                "unreadable-case",
+                f"The prepared slices of case {self.name} can't be read any more.",
+                "Run the same command again: the case is prepared anew and training continues.",
+            ) from error
+        return torch.from_numpy(image).float(), torch.from_numpy(label)
+
 
 def prepare_cases(
     cases: Sequence[Case],
@@ -83,12 +100,13 @@ def prepare_cases(
 def _prepare_case(case: Case, preprocessing: Preprocessing, view: View, cache: Path) -> PreparedCase:
     files = [path for path in (case.image, case.label, case.slices) if path is not None]
     stamps = [(str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in files]
-    key = hashlib.sha256(json.dumps([stamps, preprocessing.spacing, view]).encode()).hexdigest()[:16]
+    settings = [stamps, case.segment, preprocessing.spacing, view]
+    key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
     folder = cache / key
-    if not (folder / "slices.json").exists():
+    if not _is_prepared(folder):
         volume = read_volume(case.image)
         expert = case.read_slice_labels(len(volume.hu))
-        label = known_label(read_label(case.label, volume), expert)
+        label = known_label(read_label(case.label, volume, case.segment), expert)
         grid = WorkingGrid.of(volume.hu, volume.spacing, preprocessing.spacing)
         if (label == 1).any() and not (label[grid.box] == 1).any():
             raise InputError(
@@ -99,42 +117,13 @@ def _prepare_case(case: Case, preprocessing: Preprocessing, view: View, cache: P
     return PreparedCase(case.name, folder, tuple(slices["with_blood"]), tuple(slices["without_blood"]))
 
 
-def read_label(path: Path, volume: Volume) -> np.ndarray:
-    """Read a label map onto the voxels of its image: uint8 (Z, Y, X) of 0, 1 (any value), 255 (unknown)."""
-    image = sitk.ReadImage(str(path))
-    grid = volume.grid
-    if image.GetNumberOfComponentsPerPixel() != 1 or image.GetDimension() != 3:
-        raise InputError("bad-label", f"{path.name} is no 3D label map.", "Export it as a label map.")
-    resampled = sitk.Resample(
-        image,
-        grid.size,
-        sitk.Transform(),
-        sitk.sitkNearestNeighbor,
-        grid.origin,
-        grid.spacing,
-        grid.direction,
-    )
-    values = volume.axes.to_canonical(sitk.GetArrayViewFromImage(resampled))
-    label = np.where(values == UNKNOWN, UNKNOWN, values != 0).astype(np.uint8)
-    if volume.is_regular:
-        return label
-    # Acquired slices between planes of the even grid: inside where most of the interpolation weight is.
-    return np.where(
-        volume.from_rectified(label == UNKNOWN) > 0, UNKNOWN, volume.from_rectified(label == 1) >= 0.5
-    )
-
-
-def known_label(label: np.ndarray, expert: np.ndarray | None) -> np.ndarray:
-    """Gate a label (Z, Y, X) by what an expert says of whole slices, bool (Z,).
-
-    A slice without blood is empty whatever the label says; a slice with blood but without a label is unknown.
-    """
-    if expert is None:
-        return label
-    gated = label.copy()
-    gated[~expert] = 0
-    gated[expert & ~(label == 1).any(axis=(1, 2))] = UNKNOWN
-    return gated
+def _is_prepared(folder: Path) -> bool:
+    """Whether a case lies there complete; whoever cleans up may have taken a part of it."""
+    try:
+        arrays = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("image", "label")]
+        return (folder / "slices.json").exists() and arrays[0].shape == arrays[1].shape
+    except (OSError, ValueError):
+        return False
 
 
 def _write_case(folder: Path, volume: Volume, label: np.ndarray, grid: WorkingGrid, view: View) -> None:
@@ -191,6 +180,16 @@ class SliceBatches:
         size = crop or tuple(int(n) for n in np.max([case.image().shape[1:] for case in cases], axis=0))
         self._size = tuple(-(-n // multiple) * multiple for n in size)
 
+    @property
+    def size(self) -> tuple[int, ...]:
+        """Height and width of every slice."""
+        return self._size
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of which files the slices come from; it tells nothing about them."""
+        return hashlib.sha256(" ".join(case.folder.name for case in self._cases).encode()).hexdigest()
+
     def __len__(self) -> int:
         """Return the number of batches in an epoch: each slice with blood once."""
         return -(-len(self._with) // self._half)
@@ -214,13 +213,12 @@ class SliceBatches:
             yield torch.stack(images), torch.stack(labels)
 
     def _sample(self, case: int, index: int, seed: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-        hu = torch.from_numpy(np.array(self._cases[case].image()[index])).float()
-        label = torch.from_numpy(np.array(self._cases[case].label()[index]))
+        hu, label = self._cases[case].read([index])
         low, high = self._preprocessing.intensity_range
         image = window(hu, self._preprocessing.window, (0.0, 1.0))
         self._augment.set_random_state(int(np.random.SeedSequence(seed).generate_state(1)[0]))
         data = self._augment(
-            {"image": _fit(image, self._size, 0)[None], "label": _fit(label, self._size, 0)[None]}
+            {"image": _fit(image[0], self._size, 0)[None], "label": _fit(label[0], self._size, 0)[None]}
         )
         image, label = (convert_to_tensor(data[key], track_meta=False) for key in ("image", "label"))
         return image * (high - low) + low, label.to(torch.uint8)

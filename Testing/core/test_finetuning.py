@@ -1,0 +1,506 @@
+"""Fine-tuning: what it gains, what the file says, and that it survives whatever stops it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from conftest import CORE, events, random_card, random_network, sahlora, simple_head, start_sahlora
+from sahlora.adapter_files import read_adapter
+from sahlora.adapter_plan import AdapterConfig
+from sahlora.adapters import adapt
+from sahlora.card import Description, Preprocessing
+from sahlora.cases import read_manifest
+from sahlora.cli import main
+from sahlora.errors import InputError, ResourceError, SAHLoRAError
+from sahlora.metrics import dice
+from sahlora.model import load_model, save_model
+from sahlora.progress import SILENT, Progress
+from sahlora.training.augmentation import augmentation
+from sahlora.training.finetuning import NOT_BETTER, OPTIMISTIC, UNCHECKED, FinetuningPlan, finetune
+from sahlora.training.held_out import Cohort, slice_dice, split_cases
+from sahlora.training.learner import Learner
+from sahlora.training.loop import train
+from sahlora.training.settings import FINETUNING_PRESETS, TrainingSettings
+from sahlora.training.slices import SliceBatches, prepare_cases
+
+CPU = torch.device("cpu")
+SHIPPED = CORE / "sahlora" / "models" / "hemorrhage-base.safetensors"
+SPACING = (4.0, 2.0, 2.0)
+FAINTER_HU = 25  # lesions of 45 HU in brain of 30 HU: too faint for the shipped base
+QUICK = TrainingSettings(
+    epochs=2, batch_size=4, learning_rate=1e-2, weight_decay=0.0, augmentation="none", crop=None
+)
+
+
+def write_head(folder: Path, name: str, *, blood: bool = True) -> dict[str, str]:
+    """Write a simple head with faint lesions and their label; return its row of the manifest."""
+    hu = simple_head((8, 40, 36), SPACING)
+    lesions = (hu > 50) & (hu < 90)
+    hu[lesions] -= FAINTER_HU if blood else 40
+    for kind, array in (("image", hu), ("label", (lesions & blood).astype(np.uint8))):
+        image = sitk.GetImageFromArray(array)
+        image.SetSpacing(SPACING[::-1])
+        sitk.WriteImage(image, str(folder / f"{name}-{kind}.nii.gz"))
+    return {"case": name, "image": f"{name}-image.nii.gz", "label": f"{name}-label.nii.gz"}
+
+
+def write_manifest(path: Path, rows: list[dict[str, str]]) -> Path:
+    with path.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, sorted({key for row in rows for key in row}))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three heads with blood and one without, their manifest, and a small base of random weights."""
+    folder = tmp_path_factory.mktemp("site")
+    rows = [write_head(folder, name) for name in ("anna", "berta", "clara")]
+    write_manifest(folder / "cases.csv", [*rows, write_head(folder, "dora", blood=False)])
+    save_model(folder / "base.safetensors", random_network(0, 1, 4), random_card(1, 4, spacing=2.0))
+    return folder
+
+
+@pytest.fixture
+def cohort(folder: Path) -> Cohort:
+    return split_cases(read_manifest(folder / "cases.csv"), 1, seed=0)
+
+
+def plan(settings: TrainingSettings = QUICK, **adapter: Any) -> FinetuningPlan:
+    return FinetuningPlan(Description("test"), AdapterConfig(**adapter), settings=settings)
+
+
+# ------------------------------------------------------------------------------------------------- gain
+
+
+@pytest.mark.parametrize(
+    ("method", "scope", "learning_rate"), [("cp-lora", "all", 3e-2), ("standard", "decoding", 2e-3)]
+)
+def test_fine_tuning_finds_blood_that_the_base_misses(
+    method: str, scope: str, learning_rate: float, cohort: Cohort, tmp_path: Path
+) -> None:
+    settings = replace(QUICK, epochs=8, learning_rate=learning_rate, patience=8)
+    base, output = load_model(SHIPPED), tmp_path / "site.safetensors"
+    wanted = plan(settings, method=method, scope=scope)
+    done = finetune(cohort, base, wanted, output, tmp_path / "run", CPU)
+    assert done.comparison is not None
+    assert done.comparison.before[0] < 0.3
+    assert done.comparison.after[0] > 0.6
+    assert read_adapter(output).card.description.limits == (OPTIMISTIC,)
+
+
+def test_segment_with_the_adapter_gives_the_dice_on_its_card(cohort: Cohort, tmp_path: Path) -> None:
+    output, label = tmp_path / "site.safetensors", tmp_path / "label.nii.gz"
+    settings = replace(QUICK, epochs=4)
+    finetune(cohort, load_model(SHIPPED), plan(settings), output, tmp_path / "run", CPU)
+    case = cohort.held_out[0]
+    done = sahlora("segment", case.image, "-o", label, "--adapter", output, "--model", SHIPPED)
+    assert done.returncode == 0, done.stderr
+    found, true = (sitk.GetArrayFromImage(sitk.ReadImage(str(path))) == 1 for path in (label, case.label))
+    stated = read_adapter(output).card.training["held_out"]["dice_after"]
+    assert stated["n"] == 1
+    assert stated["mean"] == pytest.approx(dice(found, true), abs=5e-5)
+
+
+def test_each_view_has_its_own_adapter(folder: Path, cohort: Cohort, tmp_path: Path) -> None:
+    views = ("axial", "coronal", "sagittal")
+    three = replace(plan(replace(QUICK, epochs=1)), views=views)
+    base, output = load_model(folder / "base.safetensors"), tmp_path / "a.safetensors"
+    finetune(cohort, base, three, output, tmp_path / "run", CPU)
+    states = read_adapter(output).states
+    assert tuple(states) == views
+    key = next(iter(states["axial"]))
+    assert not torch.equal(states["axial"][key], states["coronal"][key])
+
+
+# ------------------------------------------------------------------------------------------------- honesty
+
+
+def test_an_adapter_that_gains_nothing_says_so(folder: Path, cohort: Cohort, tmp_path: Path) -> None:
+    seen: list[dict] = []
+    settings = replace(QUICK, epochs=1, learning_rate=1e-12)
+    base, output = load_model(folder / "base.safetensors"), tmp_path / "a.safetensors"
+    done = finetune(cohort, base, plan(settings), output, tmp_path / "run", CPU, Progress(seen.append))
+    assert done.comparison is not None
+    assert done.comparison.after == done.comparison.before
+    assert "not-better" in [event.get("code") for event in seen]
+    assert read_adapter(output).card.description.limits == (NOT_BETTER,)
+
+
+def test_without_held_out_cases_the_card_says_that_nothing_is_known(folder: Path, tmp_path: Path) -> None:
+    cases = read_manifest(folder / "cases.csv")
+    base, output = load_model(folder / "base.safetensors"), tmp_path / "a.safetensors"
+    settings = replace(QUICK, epochs=1)
+    done = finetune(split_cases(cases, 0, 0), base, plan(settings), output, tmp_path / "run", CPU)
+    card = read_adapter(output).card
+    assert done.comparison is None
+    assert card.description.limits == (UNCHECKED,)
+    assert card.training["held_out"] is None
+    assert card.training["cases"] == 4
+
+
+def test_the_file_holds_counts_and_settings_but_no_names(
+    folder: Path, cohort: Cohort, tmp_path: Path
+) -> None:
+    base, output = load_model(folder / "base.safetensors"), tmp_path / "a.safetensors"
+    finetune(cohort, base, plan(replace(QUICK, epochs=1, seed=7)), output, tmp_path / "run", CPU)
+    training = read_adapter(output).card.training
+    assert training["cases"] == training["patients"] == 3
+    assert training["settings"]["seed"] == 7
+    assert training["views"]["axial"]["slices_with_blood"] > 0
+    for secret in (b"anna", b"berta", b"clara", b"dora", folder.name.encode(), str(tmp_path).encode()):
+        assert secret not in output.read_bytes()
+
+
+# ------------------------------------------------------------------------------------------------- split
+
+
+def test_all_scans_of_a_patient_are_held_out_together(folder: Path) -> None:
+    cases = [replace(case, patient="x") for case in read_manifest(folder / "cases.csv")[:2]]
+    cases += [replace(case, patient="y") for case in read_manifest(folder / "cases.csv")[2:]]
+    held_out = split_cases(cases, 1, seed=0).held_out
+    assert sorted(case.name for case in held_out) in (["anna", "berta"], ["clara", "dora"])
+
+
+def test_the_column_held_out_decides(folder: Path) -> None:
+    cases = [replace(c, held_out=c.name == "berta") for c in read_manifest(folder / "cases.csv")]
+    cohort = split_cases(cases, None, seed=0)
+    assert [case.name for case in cohort.held_out] == ["berta"]
+    assert [case.name for case in cohort.training] == ["anna", "clara", "dora"]
+
+
+def test_a_scan_is_never_trained_on_and_held_out(folder: Path) -> None:
+    cases = tuple(read_manifest(folder / "cases.csv"))
+    with pytest.raises(InputError) as error:
+        Cohort(cases, (replace(cases[0], name="another"),))
+    assert error.value.code == "held-out-in-training"
+
+
+def test_slice_dice_is_the_soft_dice_of_known_voxels(folder: Path, tmp_path: Path) -> None:
+    preprocessing = Preprocessing(spacing=2.0)
+    case = prepare_cases(read_manifest(folder / "cases.csv")[:1], preprocessing, "axial", tmp_path)[0]
+    network = random_network(3, 1, 4)
+    with torch.no_grad():
+        found = slice_dice([case], preprocessing, 2, SILENT)(network)
+        slices = sorted(case.with_blood + case.without_blood)
+        image = torch.from_numpy(np.array(case.image()[slices])).float().clamp(0, 120)[:, None] / 120
+        image = nn.functional.pad(image, (0, image.shape[-1] % 2, 0, image.shape[-2] % 2))
+        _, height, width = case.image().shape
+        p = network(image).sigmoid()[:, 0, :height, :width].numpy()
+    y = case.label()[slices] == 1
+    assert found == pytest.approx(2 * p[y].sum() / (p.sum() + y.sum()), rel=1e-4)
+
+
+# ------------------------------------------------------------------------------------------------- learner
+
+
+class DoublePrecision(nn.Module):
+    """An adapted random network in float64, which autocast leaves alone."""
+
+    def __init__(self, at_most: int = 99) -> None:
+        super().__init__()
+        self.network, self.at_most = random_network(0, 1, 4).double(), at_most
+        torch.manual_seed(0)
+        adapt(self.network, AdapterConfig(method="lora-c", rank=2, dropout=0.5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(x) > self.at_most:
+            raise torch.OutOfMemoryError("out of memory")
+        return self.network(x)
+
+
+def one_batch() -> tuple[Tensor, Tensor]:
+    draw = torch.Generator().manual_seed(1)
+    image = torch.rand(4, 1, 16, 16, generator=draw, dtype=torch.float64)
+    return image, (image > 0.7).to(torch.uint8)
+
+
+def gradient_after_a_step(network: nn.Module, settings: TrainingSettings, progress: Progress) -> Tensor:
+    Learner(network, settings, CPU, progress).step(*one_batch(), step=5, learning_rate=1e-3)
+    return torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None])
+
+
+@pytest.mark.parametrize("loss", ["soft-dice", "bce-dice"])
+def test_a_step_in_parts_has_the_gradient_of_the_whole_batch(loss: Any) -> None:
+    settings = replace(QUICK, loss=loss)
+    whole = gradient_after_a_step(DoublePrecision(), settings, SILENT)
+    parts = gradient_after_a_step(DoublePrecision(), replace(settings, slices_at_once=3), SILENT)
+    assert whole.abs().max() > 0
+    assert torch.allclose(parts, whole, rtol=1e-5, atol=1e-9)
+
+
+def test_short_memory_halves_the_parts_and_keeps_the_gradient() -> None:
+    seen: list[dict] = []
+    whole = gradient_after_a_step(DoublePrecision(), QUICK, SILENT)
+    short = gradient_after_a_step(DoublePrecision(at_most=1), QUICK, Progress(seen.append))
+    assert [event["code"] for event in seen] == ["out-of-memory", "out-of-memory"]
+    assert torch.allclose(short, whole, rtol=1e-5, atol=1e-9)
+
+
+def test_memory_too_short_for_one_slice_ends_the_run_with_the_weights_it_had() -> None:
+    network = DoublePrecision(at_most=0)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    with pytest.raises(ResourceError) as error:
+        gradient_after_a_step(network, QUICK, SILENT)
+    assert error.value.code == "out-of-memory"
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+
+
+def test_a_gradient_that_is_no_number_does_not_reach_the_weights() -> None:
+    network = DoublePrecision()
+    learner = Learner(network, QUICK, CPU, SILENT)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    image, label = one_batch()
+    with pytest.raises(ResourceError) as error:
+        learner.step(image * float("nan"), label, step=0, learning_rate=1e-3)
+    assert error.value.code == "diverged"
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+
+
+def test_the_average_follows_its_formula() -> None:
+    network = DoublePrecision()
+    learner = Learner(network, replace(QUICK, average=0.5), CPU, SILENT)
+    name = next(name for name, p in network.named_parameters() if p.requires_grad)
+    expected = dict(network.named_parameters())[name].detach().clone()
+    for step in range(12):
+        learner.step(*one_batch(), step=step, learning_rate=1e-2)
+        decay = min(0.5, (step + 1) / (step + 10))
+        expected = decay * expected + (1 - decay) * dict(network.named_parameters())[name].detach()
+    assert torch.allclose(learner.weights()[name], expected, rtol=1e-12, atol=0)
+
+
+# ------------------------------------------------------------------------------------------------- loop
+
+
+def batches_of(folder: Path, cache: Path) -> SliceBatches:
+    preprocessing = Preprocessing(spacing=2.0)
+    cases = prepare_cases(read_manifest(folder / "cases.csv"), preprocessing, "axial", cache)
+    return SliceBatches(cases, preprocessing, 4, None, 2, augmentation("none"), 0)
+
+
+def test_early_stopping_keeps_the_best_epoch(folder: Path, tmp_path: Path) -> None:
+    network = random_network(0, 1, 4)
+    scores, weights = iter([0.1, 0.9, 0.3, 0.2, 1.0]), []
+
+    def evaluate(network: nn.Module) -> float:
+        weights.append({name: tensor.clone() for name, tensor in network.state_dict().items()})
+        return next(scores)
+
+    settings = replace(QUICK, epochs=5, patience=2)
+    run = tmp_path / "run"
+    state = train(network, batches_of(folder, tmp_path / "cache"), settings, run, SILENT, CPU, evaluate)
+    assert (state.epoch, state.best_epoch) == (4, 2)
+    assert all(torch.equal(tensor, weights[1][name]) for name, tensor in network.state_dict().items())
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["held_out_dice"] for line in lines] == [0.1, 0.9, 0.3, 0.2]
+
+
+def test_the_time_left_of_a_continued_run_counts_what_is_left() -> None:
+    seen: list[dict] = []
+    progress = Progress(seen.append)
+    progress.stage("training", done=0.5)
+    progress.update(0.5)
+    progress.update(0.75)
+    assert seen[1]["eta_s"] is None
+    assert seen[2]["eta_s"] < 1
+
+
+def test_a_prepared_case_that_is_gone_is_named_and_made_again(folder: Path, tmp_path: Path) -> None:
+    batches = batches_of(folder, tmp_path / "cache")
+    lost = sorted((tmp_path / "cache").rglob("image.npy"))
+    for path in lost:
+        path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(InputError) as error:
+        next(iter(batches.epoch(0)))
+    assert error.value.code == "unreadable-case"
+    next(iter(batches_of(folder, tmp_path / "cache").epoch(0)))
+
+
+# ------------------------------------------------------------------------------------------------- stops
+
+ARGUMENTS = (
+    "--method", "dora-c", "--dropout", "0.2", "--average", "0.9", "--patience", "9", "--epochs", "6",
+    "--batch-size", "4", "--held-out", "1", "--device", "cpu",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(folder: Path) -> dict[str, Tensor]:
+    """Tensors of an adapter that was trained in one go."""
+    output = folder / "whole.safetensors"
+    done = sahlora(
+        "finetune", folder / "cases.csv", "-o", output, "--model", folder / "base.safetensors", *ARGUMENTS
+    )
+    assert done.returncode == 0, done.stderr
+    return load_file(output)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no gentle signal and no SIGKILL")
+def test_a_run_killed_and_then_cancelled_ends_with_the_same_adapter(
+    folder: Path, uninterrupted: dict[str, Tensor], tmp_path: Path
+) -> None:
+    output = tmp_path / "stopped.safetensors"
+    output.write_bytes(b"from before")
+    command = (
+        "finetune", folder / "cases.csv", "-o", output, "--model", folder / "base.safetensors", *ARGUMENTS
+    )  # fmt: skip
+
+    def stop(when: Callable[[dict], bool], with_signal: int) -> int:
+        process = start_sahlora(*command)
+        assert process.stdout is not None
+        for line in process.stdout:
+            if when(json.loads(line)):
+                break
+        process.send_signal(with_signal)
+        process.communicate(timeout=60)
+        assert output.read_bytes() == b"from before"
+        return process.returncode
+
+    stop(lambda event: event.get("epoch") == 2, signal.SIGKILL)
+    in_mid_epoch = stop(
+        lambda event: event["event"] == "progress" and event["stage"] == "training axial", signal.SIGINT
+    )
+    assert in_mid_epoch == 130
+    done = sahlora(*command, "--progress", "json")
+    assert done.returncode == 0, done.stderr
+    assert min(e["epoch"] for e in events(done.stdout) if e["event"] == "metric") >= 3
+    found = load_file(output)
+    assert found.keys() == uninterrupted.keys()
+    assert all(torch.equal(tensor, uninterrupted[name]) for name, tensor in found.items())
+
+
+def test_a_run_of_another_adapter_is_not_continued(folder: Path, cohort: Cohort, tmp_path: Path) -> None:
+    base, settings = load_model(folder / "base.safetensors"), replace(QUICK, epochs=1)
+    output, run = tmp_path / "a.safetensors", tmp_path / "run"
+    finetune(cohort, base, plan(settings), output, run, CPU)
+    with pytest.raises(InputError) as error:
+        finetune(cohort, base, plan(settings, rank=3), output, run, CPU)
+    assert error.value.code == "other-run"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows limits no file sizes")
+def test_a_full_disk_ends_the_run_and_leaves_what_was_there(folder: Path, tmp_path: Path) -> None:
+    import resource
+
+    output = tmp_path / "a.safetensors"
+    output.write_bytes(b"from before")
+    done = sahlora(
+        "finetune", folder / "cases.csv", "-o", output, "--model", folder / "base.safetensors",
+        "--epochs", "1", "--progress", "json",
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000)),
+    )  # fmt: skip
+    assert done.returncode == 4
+    assert events(done.stdout)[-1]["code"] == "disk-full"
+    assert output.read_bytes() == b"from before"
+
+
+def test_a_loss_that_is_no_number_leaves_what_was_there(folder: Path, cohort: Cohort, tmp_path: Path) -> None:
+    card = random_card(1, 4, spacing=2.0, intensity_range=(0.0, 3e38))
+    save_model(tmp_path / "base.safetensors", random_network(0, 1, 4), card)
+    output = tmp_path / "a.safetensors"
+    output.write_bytes(b"from before")
+    with pytest.raises(SAHLoRAError) as error:
+        finetune(cohort, load_model(tmp_path / "base.safetensors"), plan(), output, tmp_path / "run", CPU)
+    assert error.value.code == "diverged"
+    assert output.read_bytes() == b"from before"
+
+
+# ------------------------------------------------------------------------------------------------- bad calls
+
+
+def error_of(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, str]:
+    """Return exit status and code of a call that fails, and check that it began no training."""
+    status = main(["finetune", *map(str, arguments), "--device", "cpu", "--progress", "json"])
+    seen = events(capsys.readouterr().out)
+    assert not any("training" in event.get("stage", "") for event in seen)
+    assert seen[-1]["hint"]
+    return status, seen[-1]["code"]
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "code"),
+    [
+        (("--method", "qlora"), 2, "bad-adapter-config"),
+        (("--rank", "0"), 2, "bad-adapter-config"),
+        (("--dropout", "1"), 2, "bad-adapter-config"),
+        (("--scope", "cerebellum"), 2, "unknown-scope"),
+        (("--scope", "nothing.*"), 2, "unknown-scope"),
+        (("--views", "oblique"), 2, "unknown-view"),
+        (("--preset", "turbo"), 2, "unknown-preset"),
+        (("--epochs", "0"), 2, "bad-epochs"),
+        (("--patience", "0"), 2, "bad-patience"),
+        (("--average", "1"), 2, "bad-average"),
+        (("--slices-at-once", "0"), 2, "bad-batch-size"),
+        (("--held-out", "3"), 2, "bad-held-out"),
+        (("--held-out", "-1"), 2, "bad-held-out"),
+        (("--held-out", "no.csv"), 3, "not-found"),
+        (("--model", "no-such-base"), 3, "unknown-model"),
+    ],
+)
+def test_a_call_that_cannot_work_is_refused_before_training(
+    options: tuple[str, ...],
+    status: int,
+    code: str,
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    output = tmp_path / "a.safetensors"
+    call = (folder / "cases.csv", "-o", output, "--model", folder / "base.safetensors", *options)
+    assert error_of(capsys, *call) == (status, code)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("cases", "code"),
+    [
+        ("case,image\n", "bad-manifest"),
+        ("case,image,label\na,no.nii,no.nii\n", "missing-file"),
+        ("case,image,label\na,anna-image.nii.gz,anna-image.nii.gz\n", "label-is-image"),
+        ("case,image,label\nd,dora-image.nii.gz,dora-label.nii.gz\n", "no-blood"),
+        ("case,image,label\na,anna-image.nii.gz,anna-label.nii.gz\n", "one-case"),
+        ("case,image,label\na,anna-image.nii.gz,cases.csv\n", "unreadable-label"),
+        (
+            "case,image,label,held_out\na,anna-image.nii.gz,anna-label.nii.gz,0\n"
+            "d,dora-image.nii.gz,dora-label.nii.gz,1\n",
+            "no-blood",
+        ),
+    ],
+)
+def test_cases_that_cannot_be_used_are_named_before_training(
+    cases: str, code: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = folder / "bad.csv"
+    manifest.write_text(cases)
+    output = tmp_path / "a.safetensors"
+    call = (manifest, "-o", output, "--model", folder / "base.safetensors")
+    assert error_of(capsys, *call) == (3, code)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_training(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call = (folder / "cases.csv", "-o", tmp_path, "--model", folder / "base.safetensors")
+    assert error_of(capsys, *call) == (4, "unwritable")
+
+
+def test_the_presets_are_named_for_themselves() -> None:
+    assert all(name == settings.preset for name, settings in FINETUNING_PRESETS.items())
+    paper = FINETUNING_PRESETS["paper"]
+    assert (paper.epochs, paper.batch_size, paper.learning_rate, paper.patience) == (20, 2, 1e-3, None)
