@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import slicer
 from slicer.i18n import tr as _
 from slicer.i18n import translate
 from slicer.ScriptedLoadableModule import (
@@ -22,6 +23,12 @@ class SAHLoRACore(ScriptedLoadableModule):
         parent.helpText = _("Code that SAHLoRA Segmenter and SAHLoRA Trainer share. It has no panel.")
         parent.acknowledgementText = ""
         parent.hidden = True
+        slicer.app.connect("startupCompleted()", self.onStartupCompleted)
+
+    def onStartupCompleted(self) -> None:
+        from SAHLoRACoreLib.sampledata import register
+
+        register()
 
 
 class SAHLoRACoreTest(ScriptedLoadableModuleTest):

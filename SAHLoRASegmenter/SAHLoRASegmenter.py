@@ -47,18 +47,12 @@ class SAHLoRASegmenterLogic(ScriptedLoadableModuleLogic):
         from SAHLoRACoreLib.childprocess import commandPrefix
 
         ScriptedLoadableModuleLogic.__init__(self)
-        self._command = list(command or commandPrefix())
+        self.command = list(command or commandPrefix())
 
     def getParameterNode(self) -> Any:
         from SAHLoRASegmenterLib.parameters import SAHLoRASegmenterParameterNode
 
         return SAHLoRASegmenterParameterNode(super().getParameterNode())
-
-    def installedModels(self) -> list:
-        """Return the base models that can be chosen, see `SAHLoRACoreLib.models.InstalledModel`."""
-        from SAHLoRACoreLib.models import installedModels
-
-        return installedModels("base")
 
     def segment(self, volumeNode: Any, settings: Any = None, waitForCompletion: bool = False) -> Any:
         """Segment a volume in a child process and return the run, see `SAHLoRASegmenterLib.run`.
@@ -87,7 +81,7 @@ class SAHLoRASegmenterLogic(ScriptedLoadableModuleLogic):
         valid, reason = settings.isValid()
         if not valid:
             raise ValueError(reason)
-        run = SegmentationRun(self._command, volumeNode, settings)
+        run = SegmentationRun(self.command, volumeNode, settings)
         run.start()
         if waitForCompletion:
             run.wait()
@@ -106,10 +100,15 @@ class SAHLoRASegmenterWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._guiTag: int | None = None
         self._run: Any = None
         self._busy = False
+        self._shown: Any = None  # the result node that the panel shows
 
     # ------------------------------------------------------------------------------------- life of the panel
 
     def setup(self) -> None:
+        from SAHLoRASegmenterLib.batchpanel import BatchPanel
+        from SAHLoRASegmenterLib.modelpanel import ModelPanel
+        from SAHLoRASegmenterLib.resultpanel import ResultPanel
+
         from SAHLoRACoreLib.installation import PackageInstaller
 
         ScriptedLoadableModuleWidget.setup(self)
@@ -121,30 +120,48 @@ class SAHLoRASegmenterWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         uiWidget.setMRMLScene(slicer.mrmlScene)
         self.ui.applyButton.connect("clicked(bool)", self.onApply)
         self.ui.cancelButton.connect("clicked(bool)", self.onCancel)
-        self.ui.modelSelector.connect("currentIndexChanged(int)", self.onModelSelected)
-        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
-        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
+        self._modelPanel = ModelPanel(self.ui, self._refresh)
+        self._resultPanel = ResultPanel(self.ui)
+        self._batchPanel = BatchPanel(self.ui, self.logic, self._prepareBatch, self._setBusy)
+        scene = slicer.mrmlScene
+        self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
+        self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
+        for event in (scene.NodeAddedEvent, scene.NodeRemovedEvent):
+            self.addObserver(scene, event, self.onNodesChanged)
         self._useParameters(self.logic.getParameterNode())
 
     def cleanup(self) -> None:
-        self._closeRun()
+        from SAHLoRASegmenterLib.results import removePages
+
+        self._closeRuns()
         self._useParameters(None)
         self.removeObservers()
+        removePages()
 
     def enter(self) -> None:
-        self._fillModels()
         if self._parameters is None:
             self._useParameters(self.logic.getParameterNode())
+        else:
+            self._modelPanel.fill()
+        self._showResult(self._parameters.result)  # it may have been corrected in another module
+        self._batchPanel.fill()
 
     def exit(self) -> None:
         self._useParameters(None)
 
     def onSceneStartClose(self, _caller: Any, _event: str) -> None:
-        self._closeRun()
+        from SAHLoRASegmenterLib.results import removePages
+
+        self._closeRuns()
         self._useParameters(None)
+        removePages()
 
     def onSceneEndClose(self, _caller: Any, _event: str) -> None:
         self._useParameters(self.logic.getParameterNode())
+
+    def onNodesChanged(self, _caller: Any, _event: str) -> None:
+        if not (slicer.mrmlScene.IsClosing() or slicer.mrmlScene.IsBatchProcessing()):
+            self._batchPanel.fill()
 
     # ------------------------------------------------------------------------------------- state of the panel
 
@@ -160,39 +177,28 @@ class SAHLoRASegmenterWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 parameters.inputVolume = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
             self._guiTag = parameters.connectGui(self.ui)
             self.addObserver(parameters.parameterNode, vtk.vtkCommand.ModifiedEvent, self._refresh)
-            self._fillModels()
+        self._modelPanel.use(parameters)
         self._refresh()
-
-    def _fillModels(self) -> None:
-        self._models = self.logic.installedModels()
-        names = [model.name for model in self._models]
-        selector = self.ui.modelSelector
-        wasBlocked = selector.blockSignals(True)
-        selector.clear()
-        selector.addItems([model.title for model in self._models])
-        chosen = self._parameters.model if self._parameters else ""
-        selector.setCurrentIndex(names.index(chosen) if chosen in names else -1)
-        selector.blockSignals(wasBlocked)
-        self._refresh()
-
-    def onModelSelected(self, index: int) -> None:
-        if self._parameters is not None and 0 <= index < len(self._models):
-            self._parameters.model = self._models[index].name
 
     def _obstacle(self) -> str:
         """Return why a segmentation can't be started now, or an empty string."""
+        if self._parameters is not None and self._parameters.inputVolume is None:
+            return _("Load and choose a head CT.")
+        return self._settingsObstacle()
+
+    def _settingsObstacle(self) -> str:
+        """Return why nothing can be segmented with these settings now, or an empty string."""
         from SAHLoRASegmenterLib.parameters import settingsOf
 
+        parameters = self._parameters
         if self._busy:
             return _("A segmentation is running.")
-        if self._parameters is None or self._parameters.inputVolume is None:
-            return _("Load and choose a head CT.")
-        if self._parameters.model not in [model.name for model in self._models]:
-            return _("Choose a model.")
-        parameters = self._parameters
-        if not parameters.automaticViews and not (
-            parameters.axial or parameters.coronal or parameters.sagittal
-        ):
+        if parameters is None:
+            return _("The scene is being closed.")
+        if self._modelPanel.obstacle():
+            return self._modelPanel.obstacle()
+        anyView = parameters.axial or parameters.coronal or parameters.sagittal
+        if not (parameters.automaticViews or anyView or self._modelPanel.decidesViews()):
             return _("Choose at least one view.")
         return settingsOf(parameters).isValid()[1]
 
@@ -201,38 +207,29 @@ class SAHLoRASegmenterWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ui.applyButton.enabled = not obstacle
         ui.applyButton.toolTip = obstacle or _("Segment the CT. The result is added to the scene.")
         ui.cancelButton.enabled = self._run is not None
-        ui.modelDescriptionLabel.text = self._modelDescription()
+        self._batchPanel.allow(not self._settingsObstacle())
+        self._modelPanel.refresh()
         if parameters is not None:
-            ui.viewsWidget.enabled = not parameters.automaticViews
+            ui.automaticViewsCheckBox.enabled = not self._modelPanel.decidesViews()
+            ui.viewsWidget.enabled = not (parameters.automaticViews or self._modelPanel.decidesViews())
             ui.thresholdSlider.enabled = not parameters.modelThreshold
+        if parameters is None or parameters.result is not self._shown:
+            self._showResult(parameters and parameters.result)
 
-    def _modelDescription(self) -> str:
-        if not self._models:
-            return _("No model is installed.")
-        for model in self._models:
-            if self._parameters is not None and model.name == self._parameters.model:
-                text = _("Outlines: {target}. {summary} License: {license}.")
-                return text.format(
-                    target=model.target, summary=model.summary, license=model.license or _("not stated")
-                )
-        return ""
+    def _showResult(self, segmentationNode: Any) -> None:
+        self._shown = segmentationNode
+        self._resultPanel.use(segmentationNode)
 
     # ---------------------------------------------------------------------------------------------- running
 
     def onApply(self) -> None:
         from SAHLoRASegmenterLib.parameters import settingsOf
 
-        from SAHLoRACoreLib.installation import ensureInstalled
-
-        self.ui.resultLabel.text = ""
-        self.ui.logText.clear()
         with slicer.util.tryWithErrorDisplay(_("The segmentation could not be started.")):
+            if not self._ensureInstalled():
+                return
             self._setBusy(True)
             try:
-                self.ui.statusLabel.text = _("Checking the installation…")
-                if not ensureInstalled(self._installer, slicer.util.confirmOkCancelDisplay):
-                    self.ui.statusLabel.text = _("Nothing was installed.")
-                    return
                 self.ui.statusLabel.text = _("Starting…")
                 self._run = self.logic.segment(self._parameters.inputVolume, settingsOf(self._parameters))
                 self._run.progress.connect(self.onProgress)
@@ -243,6 +240,32 @@ class SAHLoRASegmenterWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 raise
             finally:
                 self._setBusy(self._run is not None)
+
+    def _ensureInstalled(self) -> bool:
+        """Make sure that the packages are there, asking before anything is installed."""
+        from SAHLoRACoreLib.installation import ensureInstalled
+
+        self.ui.resultLabel.text = ""
+        self.ui.logText.clear()
+        self._setBusy(True)
+        try:
+            self.ui.statusLabel.text = _("Checking the installation…")
+            installed = ensureInstalled(self._installer, slicer.util.confirmOkCancelDisplay)
+            self.ui.statusLabel.text = "" if installed else _("Nothing was installed.")
+            return installed
+        except Exception as error:
+            self.ui.statusLabel.text = str(error)
+            raise
+        finally:
+            self._setBusy(False)
+
+    def _prepareBatch(self) -> Any:
+        """Return the settings of a batch; None if the packages are not there."""
+        from SAHLoRASegmenterLib.parameters import settingsOf
+
+        with slicer.util.tryWithErrorDisplay(_("The batch could not be started.")):
+            return settingsOf(self._parameters) if self._ensureInstalled() else None
+        return None
 
     def onCancel(self) -> None:
         if self._run is not None:
@@ -270,6 +293,8 @@ class SAHLoRASegmenterWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.statusLabel.text = _("Done.")
         self.ui.resultLabel.text = self._summary(run)
         self._log(self.ui.resultLabel.text)
+        self._parameters.result = run.segmentationNode
+        self._resultPanel.onShowSlices()
 
     def onError(self, error: Any) -> None:
         self._endRun()
@@ -308,7 +333,8 @@ class SAHLoRASegmenterWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._run = None
         self._setBusy(False)
 
-    def _closeRun(self) -> None:
+    def _closeRuns(self) -> None:
+        self._batchPanel.close()
         if self._run is not None:
             self._run.close()
             self._endRun()

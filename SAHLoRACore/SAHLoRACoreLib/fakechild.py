@@ -35,9 +35,11 @@ SEGMENT = {
 def main() -> int:
     """Do what the environment asks for, by default segment."""
     parser = argparse.ArgumentParser(description="Stand in for sahlora.")
-    parser.add_argument("command", choices=("segment",))
-    parser.add_argument("ct", type=Path)
-    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("command", choices=("segment", "simulate"))
+    parser.add_argument("ct", type=Path, help="of simulate: the folder to write to")
+    parser.add_argument("-o", "--output", type=Path)
+    parser.add_argument("--page", type=Path)
+    parser.add_argument("--threshold", type=float, default=0.5)
     parser.add_argument("--probability", type=Path)
     parser.add_argument("--report", type=Path)
     parser.add_argument("--cancel-file", type=Path)
@@ -45,7 +47,7 @@ def main() -> int:
     behavior = os.environ.get("SAHLORA_FAKE", "segment")
     emit("stage", stage="reading")
     return {
-        "segment": segment,
+        "segment": simulate if args.command == "simulate" else segment,
         "error": fail,
         "crash": crash,
         "exit": lambda args: 1,
@@ -69,15 +71,41 @@ def segment(args: argparse.Namespace) -> int:
     label = sitk.BinaryThreshold(ct, *map(float, BLOOD_HU))
     write_segmentation(label, args.output)
     if args.probability:
-        sitk.WriteImage(sitk.Cast(label, sitk.sitkFloat32), str(args.probability))
-    spacing = ct.GetSpacing()
-    voxels = int(sitk.GetArrayViewFromImage(label).sum())
-    volume_ml = voxels * spacing[0] * spacing[1] * spacing[2] / 1000
+        probability = sitk.IntensityWindowing(sitk.Cast(ct, sitk.sitkFloat32), 30.0, 90.0, 0.0, 1.0)
+        sitk.WriteImage(probability, str(args.probability))
+    measured = measure(label)
     if args.report:
-        measured = {"volume_ml": volume_ml, "components_ml": [volume_ml], "mean_hu": 70.0, "extent": None}
-        args.report.write_text(json.dumps({"measurements": measured}), encoding="utf-8")
+        report = {"measurements": measured, "settings": {"threshold": str(args.threshold)}}
+        args.report.write_text(json.dumps(report), encoding="utf-8")
+    if args.page:
+        args.page.write_text("<p>A made-up report</p>", encoding="utf-8")
     emit("warning", code="made-up", message="This result is made up.", hint="")
-    emit("result", volume_ml=volume_ml)
+    emit("result", volume_ml=measured["volume_ml"], segment=SEGMENT["Name"], seconds=0.1)
+    return 0
+
+
+def measure(label: Any) -> dict[str, Any]:
+    """Measure a label map (SimpleITK, axial slices) in the shape of a report's measurements."""
+    import numpy as np
+    import SimpleITK as sitk
+
+    x, y, z = label.GetSpacing()
+    areas = np.count_nonzero(sitk.GetArrayViewFromImage(label), axis=(1, 2)) * x * y
+    volume_ml = float(areas.sum() * z / 1000)
+    slices = [{"position_mm": index * z, "area_mm2": float(area)} for index, area in enumerate(areas)]
+    largest = int(areas.argmax()) if volume_ml else None
+    parts = {"components_ml": [volume_ml], "mean_hu": 70.0, "extent": None, "largest_slice": largest}
+    return {"volume_ml": volume_ml, **parts, "slices": slices}
+
+
+def simulate(args: argparse.Namespace) -> int:
+    """Write a head of one value, and its mask, with the names that ``sahlora simulate`` gives them."""
+    import SimpleITK as sitk
+
+    args.ct.mkdir(parents=True, exist_ok=True)
+    for name in ("ct", "mask"):
+        sitk.WriteImage(sitk.Image(8, 8, 4, sitk.sitkInt16) + 30, str(args.ct / f"sim-0001_{name}.nii.gz"))
+    emit("result", folder=str(args.ct), cases=1, volume_ml=20.0)
     return 0
 
 

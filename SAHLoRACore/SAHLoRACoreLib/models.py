@@ -1,19 +1,27 @@
-"""The models a panel can offer, read from the headers of their files without torch."""
+"""The models and adapters a panel can offer, read from their files without torch; adding and removing."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
+import shutil
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+from slicer.i18n import tr as _
 
 SUFFIX = ".safetensors"
 SHIPPED_FOLDER = Path(__file__).resolve().parents[1] / "sahlora" / "models"
 FOLDER_VARIABLE = "SAHLORA_MODELS"
 FOLDER_SETTING = "SAHLoRA/ModelsFolder"
 LARGEST_HEADER = 2**22
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")  # what the commands accept
+TORCH_TYPES = {"F32": "torch.float32", "F16": "torch.float16", "BF16": "torch.bfloat16", "I64": "torch.int64"}
 
 
 @dataclass(frozen=True)
@@ -32,6 +40,10 @@ class InstalledModel:
         What it outlines, e.g. "Intracranial hemorrhage"; empty for an adapter that has its base's.
     threshold : float
         Its own threshold.
+    path : Path
+        The file.
+    card : dict
+        The whole card.
     """
 
     name: str
@@ -41,6 +53,13 @@ class InstalledModel:
     license: str
     target: str
     threshold: float
+    path: Path
+    card: dict[str, Any] = field(repr=False, hash=False)
+
+    @property
+    def isShipped(self) -> bool:
+        """Tell whether the file came with SAHLoRA; such files are not removed."""
+        return self.path.parent == SHIPPED_FOLDER
 
 
 def modelsFolder() -> Path:
@@ -65,27 +84,127 @@ def installedModels(kind: str) -> list[InstalledModel]:
     return list(found.values())
 
 
+def installedAdapters(base: InstalledModel) -> list[InstalledModel]:
+    """Return the readable adapters that belong to a base, by the SHA-256 of its weights in their cards."""
+    adapters = installedModels("adapter")
+    if not adapters:
+        return []
+    changed = base.path.stat().st_mtime_ns
+    return [adapter for adapter in adapters if adapter.card.get("base_sha256") == _sha256(base.path, changed)]
+
+
+def addModel(path: Path) -> InstalledModel:
+    """Copy a model or adapter file into the user's folder and return it; loading it checks its tensors.
+
+    Raises
+    ------
+    ValueError
+        If the file has no readable card, or its name can't be used; the message says what to do.
+    OSError
+        If it can't be copied.
+    """
+    model = readModel(path)
+    if model is None or path.suffix != SUFFIX:
+        raise ValueError(
+            _("{file} is no model or adapter of SAHLoRA. Choose a .safetensors file.").format(file=path.name)
+        )
+    if not NAME.fullmatch(model.name):
+        raise ValueError(
+            _("{file} can't be a model's name. Rename it: letters, digits, . _ and -.").format(file=path.name)
+        )
+    if any(model.name == other.name for kind in ("base", "adapter") for other in installedModels(kind)):
+        raise ValueError(_("{name} is installed already. Rename the file.").format(name=model.name))
+    folder = modelsFolder()
+    folder.mkdir(parents=True, exist_ok=True)
+    unfinished = folder / f"{path.name}.part"
+    try:
+        shutil.copyfile(path, unfinished)
+        unfinished.replace(folder / path.name)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return _model(folder / path.name, model.card)
+
+
+def removeModel(model: InstalledModel) -> None:
+    """Delete a model or adapter from the user's folder; raise ValueError if it came with SAHLoRA."""
+    if model.isShipped:
+        raise ValueError(_("{title} came with SAHLoRA and stays.").format(title=model.title))
+    model.path.unlink()
+
+
+def cardText(model: InstalledModel) -> str:
+    """Return what a card says, one line a fact, for people."""
+    words, adapters = model.card["description"], model.card.get("adapters", {})
+    facts = [
+        (_("Title"), model.title),
+        (_("Summary"), model.summary),
+        (_("Outlines"), model.target),
+        (_("Threshold"), f"{model.threshold:g}"),
+        (_("Base"), str(model.card.get("base_title", ""))),
+        *((view, _adapterText(config)) for view, config in adapters.items()),
+        (_("License"), model.license),
+        (_("Author"), str(words.get("author", ""))),
+        (_("Created"), str(words.get("created", ""))),
+        (_("Data"), "; ".join(map(str, words.get("data", ())))),
+        (_("Limits"), "; ".join(map(str, words.get("limits", ())))),
+        (_("Training"), json.dumps(model.card.get("training") or "", ensure_ascii=False).strip('"')),
+        (_("File"), str(model.path)),
+    ]
+    return "\n".join(f"{name}: {value}" for name, value in facts if value)
+
+
 def readModel(path: Path) -> InstalledModel | None:
     """Return what a model file's card says, or None if the file has no card that can be read."""
     try:
-        with path.open("rb") as stream:
-            (length,) = struct.unpack("<Q", stream.read(8))
-            header = json.loads(stream.read(length)) if length <= LARGEST_HEADER else {}
-        card = json.loads(header["__metadata__"]["sahlora"])
-        return _model(path.name.removesuffix(SUFFIX), card)
+        return _model(path, json.loads(_header(path)["__metadata__"]["sahlora"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error, RecursionError):
         return None
 
 
-def _model(name: str, card: dict[str, Any]) -> InstalledModel:
+# ----------------------------------------------------------------------------------------------- parts
+
+
+def _header(path: Path) -> dict[str, Any]:
+    with path.open("rb") as stream:
+        (length,) = struct.unpack("<Q", stream.read(8))
+        header = json.loads(stream.read(length)) if length <= LARGEST_HEADER else {}
+    return header
+
+
+@lru_cache(maxsize=8)
+def _sha256(path: Path, _changed: int) -> str:
+    """Return `sahlora.model.weights_sha256` of a file, the name by which adapters know their base."""
+    header = _header(path)
+    card = json.loads(header.pop("__metadata__")["sahlora"])
+    digest = hashlib.sha256(json.dumps(card.get("network"), sort_keys=True).encode())
+    with path.open("rb") as stream:
+        start = 8 + struct.unpack("<Q", stream.read(8))[0]
+        for name, tensor in sorted(header.items()):
+            kind = TORCH_TYPES.get(tensor["dtype"], tensor["dtype"])
+            digest.update(f"{name} {kind} {tuple(tensor['shape'])}".encode())
+            first, end = tensor["data_offsets"]
+            stream.seek(start + first)
+            digest.update(stream.read(end - first))
+    return digest.hexdigest()
+
+
+def _adapterText(config: dict[str, Any]) -> str:
+    return _("{method}, rank {rank}, scope {scope}").format(
+        **{name: config.get(name, "") for name in ("method", "rank", "scope")}
+    )
+
+
+def _model(path: Path, card: dict[str, Any]) -> InstalledModel:
     words = card["description"]
     target = card.get("target") or {"segment": {"name": ""}, "threshold": 0.5}
     return InstalledModel(
-        name=name,
+        name=path.name.removesuffix(SUFFIX),
         kind=str(card["kind"]),
         title=str(words["title"]),
         summary=str(words.get("summary", "")),
         license=str(words.get("license", "")),
         target=str(target["segment"]["name"]),
         threshold=float(target["threshold"]),
+        path=path,
+        card=card,
     )

@@ -1,4 +1,4 @@
-"""From MRML nodes to the child's files and back: CT out; segmentation, probability map and measurements in.
+"""From MRML nodes to the child's files and back: CT out; segmentation and probability map in.
 
 A CT under a transform is computed on as it lies in the world. Where the transformed voxel grid is still
 orthogonal the very voxels are exported, the result comes back on them and goes under the CT's own
@@ -9,7 +9,6 @@ the result stays in world space.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,20 +60,25 @@ def exportVolume(node: Any, path: Path) -> ExportedVolume:
         raise ValueError(_('The volume "{name}" is empty.').format(name=node.GetName()))
     if node.GetImageData().GetNumberOfScalarComponents() != 1:
         raise ValueError(_('The volume "{name}" is a color picture, not a CT.').format(name=node.GetName()))
-    transform = node.GetParentTransformNode()
-    image = _copy(node)
-    keepsVoxels = transform is None or transform.IsTransformToWorldLinear()
-    if keepsVoxels and transform is not None:
-        image.ApplyTransformMatrix(_matrixToWorld(transform))
-        keepsVoxels = _isOrthogonal(_worldGrid(node))
-    if not keepsVoxels:
-        image = _resampledInWorld(node)
+    image, keepsVoxels = imageInWorld(node)
     storage = slicer.vtkMRMLVolumeArchetypeStorageNode()
     storage.SetFileName(str(path))
     storage.SetUseCompression(0)
     if not storage.WriteData(image):
         raise RuntimeError(_("Can't write the volume to {path}.").format(path=path))
     return ExportedVolume(path, node, image, keepsVoxels)
+
+
+def imageInWorld(node: Any) -> tuple[Any, bool]:
+    """Return a volume as it lies in the world, outside of any scene, and whether it has the node's voxels."""
+    transform = node.GetParentTransformNode()
+    if transform is None:
+        return _copy(node), True
+    if transform.IsTransformToWorldLinear() and _isOrthogonal(_worldGrid(node)):
+        image = _copy(node)
+        image.ApplyTransformMatrix(_matrixToWorld(transform))
+        return image, True
+    return _resampledInWorld(node), False
 
 
 def importSegmentation(path: Path, volume: ExportedVolume) -> Any:
@@ -128,41 +132,14 @@ def importProbability(path: Path, volume: ExportedVolume) -> Any:
     return node
 
 
-def importMeasurements(path: Path, volume: ExportedVolume) -> Any:
-    """Add a report's measurements to the scene as a table of name, value and unit, and return its node."""
-    measured = json.loads(path.read_text(encoding="utf-8"))["measurements"]
-    extent = measured["extent"] or {}
-    rows = [
-        (_("Volume"), measured["volume_ml"], _("mL")),
-        *(
-            (_("Component {number}").format(number=number), milliliters, _("mL"))
-            for number, milliliters in enumerate(measured["components_ml"], start=1)
-        ),
-        (_("Mean intensity"), measured["mean_hu"], _("HU")),
-        (_("Extent right to left"), extent.get("right_left_mm"), _("mm")),
-        (_("Extent anterior to posterior"), extent.get("anterior_posterior_mm"), _("mm")),
-        (_("Extent inferior to superior"), extent.get("inferior_superior_mm"), _("mm")),
-    ]
-    name = _("{volume} measurements").format(volume=volume.node.GetName())
-    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", slicer.mrmlScene.GenerateUniqueName(name))
-    columns = zip((_("Measurement"), _("Value"), _("Unit")), zip(*rows, strict=True), strict=True)
-    for title, values in columns:
-        column = vtk.vtkStringArray()
-        column.SetName(title)
-        for value in values:
-            column.InsertNextValue(_cell(value))
-        node.AddColumn(column)
-    _placeInStudy(node, volume.node)
-    return node
+def placeInStudy(node: Any, sibling: Any) -> None:
+    """Put a node beside another in the subject hierarchy."""
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    parent = hierarchy.GetItemParent(hierarchy.GetItemByDataNode(sibling))
+    hierarchy.SetItemParent(hierarchy.GetItemByDataNode(node), parent)
 
 
 # ----------------------------------------------------------------------------------------------- parts
-
-
-def _cell(value: float | str | None) -> str:
-    if value is None:
-        return "\N{EN DASH}"
-    return value if isinstance(value, str) else f"{value:.2f}"
 
 
 def _copy(node: Any) -> Any:
@@ -241,10 +218,4 @@ def _place(node: Any, volume: ExportedVolume) -> None:
         fromWorld.Invert()
         node.ApplyTransformMatrix(fromWorld)
         node.SetAndObserveTransformNodeID(transform.GetID())
-    _placeInStudy(node, volume.node)
-
-
-def _placeInStudy(node: Any, sibling: Any) -> None:
-    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
-    parent = hierarchy.GetItemParent(hierarchy.GetItemByDataNode(sibling))
-    hierarchy.SetItemParent(hierarchy.GetItemByDataNode(node), parent)
+    placeInStudy(node, volume.node)

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from slicer import vtkMRMLScalarVolumeNode
+from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
 from slicer.parameterNodeWrapper import Choice, WithinRange, parameterNodeWrapper
 
 from SAHLoRASegmenterLib.settings import DEFAULT_MODEL, DEVICES, VIEWS, SegmentSettings
@@ -14,6 +14,7 @@ class SAHLoRASegmenterParameterNode:
 
     inputVolume: vtkMRMLScalarVolumeNode
     model: str = DEFAULT_MODEL
+    adapter: str = ""
     device: Annotated[str, Choice(list(DEVICES))] = "auto"
     automaticViews: bool = True
     axial: bool = True
@@ -24,11 +25,14 @@ class SAHLoRASegmenterParameterNode:
     minimumComponentMl: Annotated[float, WithinRange(0.0, 100.0)] = 0.0
     flip: bool = False
     keepProbability: bool = False
+    makePage: bool = True
+    result: vtkMRMLSegmentationNode
 
 
 def settingsOf(parameters: SAHLoRASegmenterParameterNode) -> SegmentSettings:
     """Return the settings that the panel's state stands for."""
-    views = () if parameters.automaticViews else tuple(view for view in VIEWS if getattr(parameters, view))
+    automatic = parameters.automaticViews or parameters.adapter
+    views = () if automatic else tuple(view for view in VIEWS if getattr(parameters, view))
     return SegmentSettings(
         model=parameters.model,
         views=views,
@@ -37,4 +41,6 @@ def settingsOf(parameters: SAHLoRASegmenterParameterNode) -> SegmentSettings:
         flip=parameters.flip,
         minimumComponentMl=parameters.minimumComponentMl,
         keepProbability=parameters.keepProbability,
+        adapter=parameters.adapter,
+        makePage=parameters.makePage,
     )

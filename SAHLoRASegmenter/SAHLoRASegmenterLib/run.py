@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,11 @@ from slicer.i18n import tr as _
 
 from SAHLoRACoreLib.childprocess import ChildError, ChildFailedError, ChildProcess, makeFolder
 from SAHLoRACoreLib.events import Event
-from SAHLoRACoreLib.scene import exportVolume, importMeasurements, importProbability, importSegmentation
+from SAHLoRACoreLib.scene import exportVolume, importProbability, importSegmentation
 from SAHLoRACoreLib.signals import Signal
+from SAHLoRASegmenterLib.results import Result, keepPage
 from SAHLoRASegmenterLib.settings import SegmentSettings
+from SAHLoRASegmenterLib.tables import addChart, addTable, fillAreas, fillMeasurements
 
 
 class SegmentationRun:
@@ -38,6 +41,8 @@ class SegmentationRun:
         Emits a `ChildError`; the scene is then as it was.
     segmentationNode, measurementsNode, probabilityNode
         The results; None before the end, and the last one unless it was asked for.
+    segmentedResult : Result
+        All nodes of the result; None before the end.
     result : dict
         The command's result event: segment, volume_ml, device, seconds and more.
     """
@@ -47,8 +52,11 @@ class SegmentationRun:
         self._label = folder / "label.seg.nrrd"
         self._report = folder / "report.json"
         self._probability = folder / "probability.nrrd" if settings.keepProbability else None
+        self._page = folder / "report.html" if settings.makePage else None
+        self._minimumComponentMl = settings.minimumComponentMl
         self.progress, self.finished, self.error = Signal(), Signal(), Signal()
         self.segmentationNode = self.measurementsNode = self.probabilityNode = None
+        self.segmentedResult: Result | None = None
         self.result: Event = {}
         arguments = [
             "segment",
@@ -60,6 +68,8 @@ class SegmentationRun:
         ]
         if self._probability:
             arguments += ["--probability", str(self._probability)]
+        if self._page:
+            arguments += ["--page", str(self._page)]
         self._child = ChildProcess(
             [*command, *arguments, *settings.arguments(), "--progress", "json"], folder
         )
@@ -112,12 +122,10 @@ class SegmentationRun:
             if not slicer.mrmlScene.IsNodePresent(self._volume.node):
                 self.error.emit(ChildError("volume-removed", _("The CT was removed while it was segmented.")))
                 return
-            self.segmentationNode = importSegmentation(self._label, self._volume)
-            self.measurementsNode = importMeasurements(self._report, self._volume)
-            if self._probability:
-                self.probabilityNode = importProbability(self._probability, self._volume)
+            self._importResults()
             self.result = result
-        except (OSError, RuntimeError, ValueError, KeyError) as failure:
+        except (OSError, RuntimeError, ValueError, KeyError, TypeError) as failure:
+            self._removeNodes()
             self.error.emit(
                 ChildError("unreadable-result", _("The result can't be read."), details=str(failure))
             )
@@ -125,6 +133,35 @@ class SegmentationRun:
         finally:
             self.close()
         self.finished.emit(self)
+
+    def _importResults(self) -> None:
+        report = json.loads(self._report.read_text(encoding="utf-8"))
+        measured, volumeNode = report["measurements"], self._volume.node
+        self.segmentationNode = importSegmentation(self._label, self._volume)
+        if self._probability:
+            self.probabilityNode = importProbability(self._probability, self._volume)
+            self.probabilityNode.SetAttribute("SAHLoRA.probability", "1")  # no CT to choose as input
+        name = volumeNode.GetName()
+        self.measurementsNode = addTable(_("{volume} measurements").format(volume=name), volumeNode)
+        areasNode = addTable(_("{volume} areas").format(volume=name), volumeNode)
+        fillMeasurements(self.measurementsNode, measured)
+        fillAreas(areasNode, measured)
+        self.segmentedResult = Result(self.segmentationNode)
+        self.segmentedResult.remember(
+            float(report["settings"]["threshold"]),
+            self._minimumComponentMl,
+            keepPage(self._page) if self._page else None,
+            volume=volumeNode,
+            probability=self.probabilityNode,
+            measurements=self.measurementsNode,
+            areas=areasNode,
+            chart=addChart(areasNode, _("{volume} area per slice").format(volume=name)),
+        )
+
+    def _removeNodes(self) -> None:
+        for node in (self.segmentationNode, self.measurementsNode, self.probabilityNode):
+            slicer.mrmlScene.RemoveNode(node)
+        self.segmentationNode = self.measurementsNode = self.probabilityNode = None
 
     def _giveUp(self, error: ChildError) -> None:
         self.close()

@@ -19,6 +19,8 @@ class SegmentSettings:
     ----------
     model : str
         Name of an installed model, or the path of a model file.
+    adapter : str
+        Name or file of an adapter of the model; its own views are used. Empty: the model as it is.
     views : tuple of str
         Some of axial, coronal, sagittal; empty leaves the choice to the command.
     device : str
@@ -30,7 +32,9 @@ class SegmentSettings:
     minimumComponentMl : float
         Drop connected pieces smaller than this.
     keepProbability : bool
-        Bring the probability map to the scene, too.
+        Bring the probability map to the scene, too; the threshold can then be changed afterwards.
+    makePage : bool
+        Write a report page; it takes some seconds.
     """
 
     model: str = DEFAULT_MODEL
@@ -40,6 +44,8 @@ class SegmentSettings:
     flip: bool = False
     minimumComponentMl: float = 0.0
     keepProbability: bool = False
+    adapter: str = ""
+    makePage: bool = False
 
     def isValid(self) -> tuple[bool, str]:
         """Return whether these settings can be run, and if not, what to do about it."""
@@ -57,6 +63,8 @@ class SegmentSettings:
     def arguments(self) -> list[str]:
         """Return the options of ``sahlora segment`` for these settings."""
         options = ["--model", self.model, "--device", self.device]
+        if self.adapter:
+            options += ["--adapter", self.adapter]
         if self.views:
             options += ["--views", ",".join(self.views)]
         if self.threshold is not None:

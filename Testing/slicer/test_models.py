@@ -22,13 +22,14 @@ def write_model(path, kind="base", title="A model", **more) -> None:
 
 
 def test_models_of_the_users_folder_are_listed_with_what_their_cards_say(folder):
-    from SAHLoRACoreLib.models import InstalledModel, installedModels
+    from SAHLoRACoreLib.models import InstalledModel, installedModels, readModel
 
     write_model(folder / "site.safetensors", title="Our site")
     write_model(folder / "other.safetensors", kind="adapter")
-    expected = InstalledModel("site", "base", "Our site", "", "Apache-2.0", "Intracranial hemorrhage", 0.4)
+    words = ("site", "base", "Our site", "", "Apache-2.0", "Intracranial hemorrhage", 0.4)
+    path = folder / "site.safetensors"
 
-    assert expected in installedModels("base")
+    assert InstalledModel(*words, path, readModel(path).card) in installedModels("base")
     assert [model.name for model in installedModels("adapter")] == ["other"]
 
 
@@ -69,3 +70,18 @@ def test_file_written_by_the_core_is_read(slicer, tmp_path):
     read = readModel(path)
 
     assert (read.title, read.target, read.threshold) == ("Base", "Intracranial hemorrhage", 0.3)
+
+
+def test_adapter_finds_its_base_by_the_same_checksum_as_the_command(folder):
+    from SAHLoRACoreLib.models import installedAdapters, readModel
+
+    card = pytest.importorskip("sahlora.card")
+    model = pytest.importorskip("sahlora.model")
+    networks = pytest.importorskip("sahlora.networks")
+    target = card.Target(card.INTRACRANIAL_HEMORRHAGE)
+    base = card.BaseCard(card.Description("Base"), target)
+    model.save_model(folder / "base.safetensors", networks.MultiViewUNet(2, 32), base)
+    sha256 = model.load_model(folder / "base.safetensors").sha256
+    write_model(folder / "scanner.safetensors", "adapter", base_sha256=sha256)
+
+    assert [a.name for a in installedAdapters(readModel(folder / "base.safetensors"))] == ["scanner"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -237,7 +235,7 @@ def test_reference_geometry_of_the_segmentation_is_the_source_volume(slicer, tmp
 
 
 def test_results_lie_beside_the_ct_in_its_study_and_replace_nothing(slicer, tmp_path):
-    from SAHLoRACoreLib.scene import exportVolume, importMeasurements, importProbability, importSegmentation
+    from SAHLoRACoreLib.scene import exportVolume, importProbability, importSegmentation
 
     node = add_ct(slicer, oblique_grid())
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
@@ -245,13 +243,11 @@ def test_results_lie_beside_the_ct_in_its_study_and_replace_nothing(slicer, tmp_
     hierarchy.SetItemParent(hierarchy.GetItemByDataNode(node), study)
     exported = exportVolume(node, tmp_path / "ct.nrrd")
     write_seg_nrrd(tmp_path / "label.seg.nrrd", sitk.ReadImage(str(exported.path)) > 0)
-    write_report(tmp_path / "report.json")
     results = [importSegmentation(tmp_path / "label.seg.nrrd", exported) for _ in range(2)]
     results.append(importProbability(exported.path, exported))
-    results.append(importMeasurements(tmp_path / "report.json", exported))
 
     assert {hierarchy.GetItemParent(hierarchy.GetItemByDataNode(result)) for result in results} == {study}
-    assert len({result.GetName() for result in results}) == 4
+    assert len({result.GetName() for result in results}) == 3
 
 
 def test_probability_map_lies_on_the_volume_under_the_same_transform(slicer, tmp_path):
@@ -267,31 +263,6 @@ def test_probability_map_lies_on_the_volume_under_the_same_transform(slicer, tmp
     np.testing.assert_allclose(
         world_points(slicer, probability, everything), world_points(slicer, node, everything), atol=1e-6
     )
-
-
-def write_report(path) -> None:
-    measured = {"volume_ml": 12.345, "components_ml": [10.0, 2.345], "mean_hu": 61.2, "extent": None}
-    path.write_text(json.dumps({"measurements": measured}), encoding="utf-8")
-
-
-def test_measurements_become_a_table_with_units(slicer, tmp_path):
-    from SAHLoRACoreLib.scene import exportVolume, importMeasurements
-
-    write_report(tmp_path / "report.json")
-    table = importMeasurements(
-        tmp_path / "report.json", exportVolume(add_ct(slicer, np.eye(4)), tmp_path / "a.nrrd")
-    )
-    rows = [
-        tuple(table.GetCellText(row, column) for column in range(3)) for row in range(table.GetNumberOfRows())
-    ]
-
-    assert rows[:4] == [
-        ("Volume", "12.35", "mL"),
-        ("Component 1", "10.00", "mL"),
-        ("Component 2", "2.35", "mL"),
-        ("Mean intensity", "61.20", "HU"),
-    ]
-    assert rows[4] == ("Extent right to left", "\N{EN DASH}", "mm")
 
 
 def test_volume_is_exported_with_the_voxels_it_has_at_that_moment(slicer, tmp_path):

@@ -202,7 +202,7 @@ def test_every_option_the_settings_make_is_one_of_the_command(slicer):
     from SAHLoRASegmenterLib.settings import SegmentSettings
 
     segment = pytest.importorskip("sahlora.commands.segment")
-    settings = SegmentSettings("m", ("axial", "sagittal"), "cuda:1", 0.35, True, 0.2, True)
+    settings = SegmentSettings("m", ("axial", "sagittal"), "cuda:1", 0.35, True, 0.2, True, "site")
     parser = argparse.ArgumentParser()
     segment.configure(parser)
     args = parser.parse_args(
@@ -219,7 +219,7 @@ def test_every_option_the_settings_make_is_one_of_the_command(slicer):
     )
 
     assert (args.model, args.views, args.device, args.threshold) == ("m", "axial,sagittal", "cuda:1", 0.35)
-    assert (args.flip, args.minimum_component) == (True, 0.2)
+    assert (args.flip, args.minimum_component, args.adapter) == (True, 0.2, "site")
 
 
 # ---------------------------------------------------------------------------------------------------- panel
@@ -285,7 +285,7 @@ def test_what_the_panel_shows_is_what_the_command_gets(slicer, open_panel, ct):
     from SAHLoRASegmenterLib.settings import SegmentSettings
 
     panel = open_panel()
-    assert settingsOf(panel.logic.getParameterNode()) == SegmentSettings(model="site")
+    assert settingsOf(panel.logic.getParameterNode()) == SegmentSettings(model="site", makePage=True)
     panel.ui.automaticViewsCheckBox.checked = False
     panel.ui.sagittalCheckBox.checked = True
     panel.ui.deviceSelector.setCurrentIndex(1)
@@ -294,6 +294,7 @@ def test_what_the_panel_shows_is_what_the_command_gets(slicer, open_panel, ct):
     panel.ui.minimumComponentSpinBox.value = 0.5
     panel.ui.flipCheckBox.checked = True
     panel.ui.keepProbabilityCheckBox.checked = True
+    panel.ui.makePageCheckBox.checked = False
 
     assert settingsOf(panel.logic.getParameterNode()) == SegmentSettings(
         "site", ("axial", "sagittal"), "cpu", 0.3, True, 0.5, True

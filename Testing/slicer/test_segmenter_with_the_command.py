@@ -74,7 +74,7 @@ def head(slicer, folder):
 def settings(slicer):
     from SAHLoRASegmenterLib.settings import SegmentSettings
 
-    return SegmentSettings(model="random", device="cpu", keepProbability=True)
+    return SegmentSettings(model="random", device="cpu", keepProbability=True, makePage=True)
 
 
 def test_result_in_the_scene_is_the_label_map_the_command_writes(
@@ -106,6 +106,25 @@ def test_measurements_and_probability_of_the_command_come_to_the_scene(slicer, l
 
     assert run.measurementsNode.GetCellText(0, 1) == f"{run.result['volume_ml']:.2f}"
     assert (probability >= 0.5).sum() * voxel_ml == pytest.approx(run.result["volume_ml"], abs=1e-2)
+
+
+def test_threshold_moved_away_and_back_measures_what_the_command_measured(slicer, logic, head, settings):
+    from SAHLoRASegmenterLib.threshold import LiveThreshold
+
+    def rows():
+        table = run.measurementsNode
+        return [[table.GetCellText(row, c) for c in range(3)] for row in range(table.GetNumberOfRows())]
+
+    run = logic.segment(head, settings, waitForCompletion=True)
+    measured = rows()
+    probability = slicer.util.arrayFromVolume(run.probabilityNode)
+    live = LiveThreshold(run.segmentedResult)
+    live.apply(float(probability[probability >= 0.5].mean()))
+    assert rows()[0] != measured[0]
+    live.finish(0.5)
+
+    assert rows() == measured
+    assert run.segmentedResult.page.stat().st_size > 1000
 
 
 def test_error_of_the_command_comes_with_its_hint(slicer, logic, head):

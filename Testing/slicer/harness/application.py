@@ -90,11 +90,13 @@ def _make_scene(slicer: Any) -> None:
     application_logic = slicer.vtkSlicerApplicationLogic()
     application_logic.SetMRMLScene(scene)
     slicer.mrmlScene, slicer.modules = scene, types.SimpleNamespace()
+    slicer.app.applicationLogic = lambda: application_logic
     kinds = {
         "colors": slicer.vtkMRMLColorLogic,
         "volumes": slicer.vtkSlicerVolumesLogic,
         "segmentations": slicer.vtkSlicerSegmentationsModuleLogic,
         "tables": slicer.vtkSlicerTablesLogic,
+        "plots": slicer.vtkSlicerPlotsLogic,
     }
     for name, kind in kinds.items():
         logic = kind()

@@ -136,7 +136,12 @@ class ctkCollapsibleButton(PythonQtObject, QtWidgets.QWidget):
 
 
 class ctkSliderWidget(PythonQtObject, QtWidgets.QWidget):
+    """Without tracking, `valueIsChanging` follows the slider and `valueChanged` comes when it is released."""
+
     valueChanged = QtCore.Signal(float)
+    valueIsChanging = QtCore.Signal(float)
+
+    tracking = _stored(bool, "tracking", True)
 
     def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
         super().__init__(parent)
@@ -149,11 +154,17 @@ class ctkSliderWidget(PythonQtObject, QtWidgets.QWidget):
         self._slider.setRange(0, 1000)
         self._box.connect("valueChanged(double)", self._show)
         self._slider.connect("sliderMoved(int)", self._slide)
+        self._slider.connect("sliderReleased()", self._release)
 
     def _show(self, value: float) -> None:
         span = self._box.maximum - self._box.minimum
         self._slider.setValue(round(1000 * (value - self._box.minimum) / span) if span else 0)
-        self.valueChanged.emit(value)
+        changing = self._slider.sliderDown and not self.tracking
+        (self.valueIsChanging if changing else self.valueChanged).emit(value)
+
+    def _release(self) -> None:
+        if not self.tracking:
+            self.valueChanged.emit(self._box.value)
 
     def _slide(self, position: int) -> None:
         self._box.setValue(self._box.minimum + (self._box.maximum - self._box.minimum) * position / 1000)

@@ -1,0 +1,275 @@
+"""A result in the scene: threshold on the kept probabilities, views, chart, report page, correction."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+
+# Rows and columns of the CT run along axes tilted by 20 degrees about x: the result must lie on its voxels.
+TILTED = np.array([[-1, 0, 0, 0], [0, -0.9397, -0.342, 0], [0, -0.342, 0.9397, 0], [0, 0, 0, 1.0]])
+
+
+@pytest.fixture
+def logic(slicer):
+    from SAHLoRASegmenter import SAHLoRASegmenterLogic
+
+    from SAHLoRACoreLib import fakechild
+
+    return SAHLoRASegmenterLogic(command=[sys.executable, fakechild.__file__])
+
+
+@pytest.fixture
+def ct(slicer):
+    """30 HU, a ramp of 40 to 85 HU in slices 1 to 5, of which 3 is largest, and a small piece apart."""
+    hu = np.full((7, 20, 24), 30, dtype=np.int16)
+    for k, width in zip(range(1, 6), (4, 6, 10, 6, 4), strict=True):
+        hu[k, 4 : 4 + width, 5:15] = np.linspace(40, 85, 10).astype(np.int16)
+    hu[5, 17:19, 20:22] = 80
+    grid = TILTED @ np.diag([0.5, 0.5, 5.0, 1.0])
+    grid[:3, 3] = (11, -7, 30)
+    return slicer.util.addVolumeFromArray(hu, ijkToRAS=grid, name="CT")
+
+
+@pytest.fixture
+def result(slicer, logic, ct):
+    """The result of the fake command, whose probability is (HU - 30) / 60."""
+    from SAHLoRASegmenterLib.settings import SegmentSettings
+
+    settings = SegmentSettings(keepProbability=True, makePage=True)
+    return logic.segment(ct, settings, waitForCompletion=True).segmentedResult
+
+
+def probability(slicer, result):
+    return slicer.util.arrayFromVolume(result.probabilityNode)
+
+
+def mask_of(slicer, result):
+    return slicer.util.arrayFromSegmentBinaryLabelmap(
+        result.segmentationNode, result.segmentID, result.volumeNode
+    ).astype(bool)
+
+
+def table_of(node):
+    return {node.GetCellText(row, 0): node.GetCellText(row, 1) for row in range(node.GetNumberOfRows())}
+
+
+# ------------------------------------------------------------------------------------------------ threshold
+
+
+@pytest.mark.parametrize("threshold", [0.2, 0.55, 0.9, 0.99])
+def test_moved_threshold_outlines_exactly_the_probable_voxels(slicer, result, threshold):
+    from SAHLoRASegmenterLib.threshold import LiveThreshold
+
+    LiveThreshold(result).apply(threshold)
+
+    np.testing.assert_array_equal(mask_of(slicer, result), probability(slicer, result) >= threshold)
+
+
+def test_moved_threshold_follows_a_ct_under_a_transform(slicer, logic, ct):
+    import vtk
+    from SAHLoRASegmenterLib.settings import SegmentSettings
+    from SAHLoRASegmenterLib.threshold import LiveThreshold
+
+    turn = vtk.vtkTransform()
+    turn.RotateWXYZ(90, 1, 0, 0)  # what was axial is now coronal
+    transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+    transform.SetMatrixTransformToParent(turn.GetMatrix())
+    ct.SetAndObserveTransformNodeID(transform.GetID())
+    run = logic.segment(ct, SegmentSettings(keepProbability=True), waitForCompletion=True)
+    LiveThreshold(run.segmentedResult).apply(0.3)
+
+    np.testing.assert_array_equal(
+        mask_of(slicer, run.segmentedResult), probability(slicer, run.segmentedResult) >= 0.3
+    )
+
+
+def test_table_and_areas_are_measured_anew(slicer, result):
+    from SAHLoRASegmenterLib.threshold import LiveThreshold
+
+    LiveThreshold(result).finish(0.6)
+    mask = probability(slicer, result) >= 0.6
+    voxel_ml = 0.5 * 0.5 * 5 / 1000
+    hu = slicer.util.arrayFromVolume(result.volumeNode)
+    table = table_of(result.measurementsNode)
+
+    assert float(table["Volume"]) == pytest.approx(mask.sum() * voxel_ml, abs=0.0051)  # two decimals
+    assert table["Mean intensity"] == f"{hu[mask].mean():.2f}"
+    assert table["Largest area"] == f"{mask[3].sum() * 0.25:.2f}"
+    assert table["Largest slice, from below"] == "4"
+    np.testing.assert_allclose(
+        slicer.util.arrayFromTableColumn(result.areasNode, "Area (mm²)"), mask.sum(axis=(1, 2)) * 0.25
+    )
+    assert result.threshold == 0.6
+
+
+def test_small_pieces_stay_dropped_at_another_threshold(slicer, logic, ct):
+    from SAHLoRASegmenterLib.settings import SegmentSettings
+    from SAHLoRASegmenterLib.threshold import LiveThreshold
+
+    settings = SegmentSettings(keepProbability=True, minimumComponentMl=0.01)
+    result = logic.segment(ct, settings, waitForCompletion=True).segmentedResult
+    LiveThreshold(result).apply(0.55)
+    expected = probability(slicer, result) >= 0.55
+    assert expected[5, 17:19, 20:22].all()
+    expected[5, 17:19, 20:22] = False
+
+    np.testing.assert_array_equal(mask_of(slicer, result), expected)
+
+
+def test_surface_is_gone_while_the_threshold_moves_and_new_when_it_is_settled(slicer, result):
+    from SAHLoRASegmenterLib.results import isShownIn3D, showIn3D
+    from SAHLoRASegmenterLib.threshold import LiveThreshold
+
+    def points():
+        name = slicer.vtkSegmentationConverter.GetClosedSurfaceRepresentationName()
+        segment = result.segmentationNode.GetSegmentation().GetNthSegment(0)
+        return segment.GetRepresentation(name).GetNumberOfPoints()
+
+    showIn3D(result, True)
+    before = points()
+    live = LiveThreshold(result)
+    live.apply(0.2)
+    assert not isShownIn3D(result)
+    live.finish(0.2)
+    assert points() > before
+
+
+def test_threshold_above_everything_gives_an_empty_outline(slicer, logic, ct):
+    from SAHLoRASegmenterLib.settings import SegmentSettings
+    from SAHLoRASegmenterLib.threshold import LiveThreshold
+
+    slicer.util.arrayFromVolume(ct)[:] = 20
+    run = logic.segment(ct, SegmentSettings(keepProbability=True), waitForCompletion=True)
+    LiveThreshold(run.segmentedResult).finish(0.5)
+    table = table_of(run.measurementsNode)
+
+    assert (table["Volume"], table["Mean intensity"]) == ("0.00", "\N{EN DASH}")
+    assert run.segmentedResult.largestSlicePosition() is None
+
+
+def test_ct_with_other_voxels_than_segmented_is_refused(slicer, result):
+    from SAHLoRASegmenterLib.threshold import LiveThreshold
+
+    slicer.util.updateVolumeFromArray(result.volumeNode, np.zeros((3, 4, 5), np.int16))
+
+    with pytest.raises(ValueError, match="Segment it again"):
+        LiveThreshold(result)
+
+
+def test_measuring_in_slicer_does_not_import_torch():
+    import subprocess
+    from pathlib import Path
+
+    core = Path(__file__).resolve().parents[2] / "SAHLoRACore"
+    code = "import sys, sahlora.measurements, sahlora.dicom; sys.exit('torch' in sys.modules)"
+
+    assert subprocess.run([sys.executable, "-c", code], cwd=core, check=False).returncode == 0
+
+
+# -------------------------------------------------------------------------------------------------- showing
+
+
+def test_correction_by_hand_is_noticed_and_the_own_outline_is_not_taken_for_one(slicer, result):
+    assert not result.isCorrected()
+    mask = mask_of(slicer, result)
+    mask[0, 0, 0] = True
+    slicer.util.updateSegmentBinaryLabelmapFromArray(
+        mask.astype(np.uint8), result.segmentationNode, result.segmentID, result.volumeNode
+    )
+
+    assert result.isCorrected()
+
+
+def test_slices_jump_to_the_middle_of_the_largest_area(slicer, result):
+    from SAHLoRASegmenterLib.results import showInSlices
+
+    view = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSliceNode")
+    view.SetOrientationToAxial()
+    showInSlices(result)
+    mask = mask_of(slicer, result)
+    k, j, i = np.argwhere(mask * (np.arange(7) == 3)[:, None, None]).mean(axis=0)
+    import vtk
+
+    grid = vtk.vtkMatrix4x4()
+    result.volumeNode.GetIJKToRASMatrix(grid)
+    expected = grid.MultiplyPoint((i, j, k, 1))[:3]
+
+    assert result.largestSlicePosition() == pytest.approx(expected, abs=1e-6)
+    assert view.GetSliceOffset() == pytest.approx(expected[2], abs=1e-6)
+    selection = slicer.app.applicationLogic().GetSelectionNode()
+    assert selection.GetActiveVolumeID() == result.volumeNode.GetID()
+
+
+def test_chart_shows_the_area_of_every_slice_with_units(slicer, result):
+    chart = result.chartNode
+    series = chart.GetNthPlotSeriesNode(0)
+    areas = slicer.util.arrayFromTableColumn(series.GetTableNode(), series.GetYColumnName())
+
+    np.testing.assert_allclose(areas, mask_of(slicer, result).sum(axis=(1, 2)) * 0.25)
+    assert ("mm" in chart.GetXAxisTitle(), "mm²" in chart.GetYAxisTitle()) == (True, True)
+
+
+def test_report_page_lives_as_long_as_the_scene(slicer, result):
+    from SAHLoRASegmenterLib.results import removePages
+
+    page = result.page
+
+    assert "made-up" in page.read_text(encoding="utf-8")
+    removePages()
+    assert (page.exists(), result.page) == (False, None)
+
+
+def test_saved_scene_brings_the_result_back_with_all_that_belongs_to_it(slicer, result, tmp_path):
+    from SAHLoRASegmenterLib.results import Result
+
+    for node in (result.segmentationNode, result.volumeNode, result.probabilityNode):
+        storage = node.CreateDefaultStorageNode()
+        slicer.mrmlScene.AddNode(storage)
+        storage.SetFileName(
+            str(tmp_path / f"{node.GetName()}{'.seg' * node.IsA('vtkMRMLSegmentationNode')}.nrrd")
+        )
+        node.SetAndObserveStorageNodeID(storage.GetID())
+        assert storage.WriteData(node)
+    expected = probability(slicer, result) >= 0.5
+    slicer.mrmlScene.SetURL(str(tmp_path / "scene.mrml"))
+    slicer.mrmlScene.Commit()
+    slicer.mrmlScene.Clear(1)
+    slicer.mrmlScene.Connect()
+    again = Result.of(slicer.util.getNodesByClass("vtkMRMLSegmentationNode")[0])
+
+    assert (again.threshold, again.isCorrected()) == (0.5, False)
+    np.testing.assert_array_equal(probability(slicer, again) >= 0.5, expected)
+    assert again.chartNode is not None
+
+
+def test_segmentation_of_somebody_else_is_no_result(slicer):
+    from SAHLoRASegmenterLib.results import Result
+
+    assert Result.of(slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")) is None
+
+
+def test_segment_editor_without_a_main_window_is_an_error_that_says_so(slicer, result):
+    from SAHLoRASegmenterLib.results import openInSegmentEditor
+
+    with pytest.raises(RuntimeError, match="main window"):
+        openInSegmentEditor(result)
+
+
+def test_segment_editor_opens_with_outline_and_ct(slicer, result, monkeypatch):
+    import types
+
+    from SAHLoRASegmenterLib.results import openInSegmentEditor
+
+    calls = []
+    names = ("setSegmentationNode", "setSourceVolumeNode", "setCurrentSegmentID")
+    editor = types.SimpleNamespace(**dict.fromkeys(names, calls.append))
+    widget = types.SimpleNamespace(self=lambda: types.SimpleNamespace(editor=editor))
+    module = types.SimpleNamespace(widgetRepresentation=lambda: widget)
+    monkeypatch.setattr(slicer.modules, "segmenteditor", module, raising=False)
+    monkeypatch.setattr(slicer.util, "mainWindow", lambda: object())
+    monkeypatch.setattr(slicer.util, "selectModule", calls.append)
+    openInSegmentEditor(result)
+
+    assert calls == ["SegmentEditor", result.segmentationNode, result.volumeNode, result.segmentID]

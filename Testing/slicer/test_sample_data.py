@@ -1,0 +1,84 @@
+"""Sample Data offers a simulated head, which a child makes on this computer."""
+
+from __future__ import annotations
+
+import sys
+import types
+
+import pytest
+
+
+@pytest.fixture
+def progress_dialog(slicer, monkeypatch):
+    """Slicer's progress dialog, noted instead of shown."""
+    calls = []
+
+    def create(**options):
+        calls.append(options)
+        connect = lambda signal, slot: calls.append(signal)  # noqa: E731
+        return types.SimpleNamespace(connect=connect, close=lambda: calls.append("closed"))
+
+    monkeypatch.setattr(slicer.util, "createProgressDialog", create, raising=False)
+    return calls
+
+
+def fake_command():
+    from SAHLoRACoreLib import fakechild
+
+    return [sys.executable, fakechild.__file__]
+
+
+def test_simulated_head_is_registered_once_slicer_has_started(slicer, monkeypatch):
+    registered = []
+
+    class SampleDataLogic:
+        registerCustomSampleDataSource = staticmethod(lambda **source: registered.append(source))  # noqa: N815
+
+    module = types.SimpleNamespace(SampleDataLogic=SampleDataLogic)
+    monkeypatch.setitem(sys.modules, "SampleData", module)
+    slicer.app.completeStartup()
+
+    from SAHLoRACoreLib.sampledata import download
+
+    (source,) = registered
+    assert (source["category"], source["customDownloader"]) == ("SAHLoRA", download)
+
+
+def test_slicer_without_sample_data_starts_all_the_same(slicer, monkeypatch):
+    monkeypatch.setitem(sys.modules, "SampleData", None)
+    slicer.app.completeStartup()
+
+
+def test_simulated_head_comes_to_the_scene_and_leaves_no_file(slicer, progress_dialog):
+    from pathlib import Path
+
+    from SAHLoRACoreLib.sampledata import download
+
+    (node,) = download(None, fake_command())
+
+    assert node.GetName() == "SAHLoRA simulated SAH"
+    assert set(slicer.util.arrayFromVolume(node).flat) == {30}
+    assert progress_dialog[1:] == ["canceled()", "closed"]
+    assert list(Path(slicer.app.temporaryPath).rglob("*.nii.gz")) == []
+
+
+def test_failed_simulation_is_told_and_adds_nothing(slicer, progress_dialog, monkeypatch):
+    from SAHLoRACoreLib.sampledata import download
+
+    told = []
+    monkeypatch.setattr(slicer.util, "errorDisplay", lambda text, **_: told.append(text))
+    monkeypatch.setenv("SAHLORA_FAKE", "error")
+
+    assert download(None, fake_command()) == []
+    assert told == ["This is no CT. Choose a CT."]
+
+
+@pytest.mark.proof
+def test_real_command_simulates_a_head_without_torch(slicer, progress_dialog):
+    from SAHLoRACoreLib.sampledata import download
+
+    (node,) = download(None)
+    hu = slicer.util.arrayFromVolume(node)
+
+    assert (hu.min() < -900, hu.max() > 500) == (True, True)
+    assert node.GetSpacing() == pytest.approx((0.45, 0.45, 5.0), abs=1e-4)
