@@ -16,7 +16,7 @@ demo: $(VENV)/.installed
 	$(BIN)/sahlora demo demo
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -m "not proof"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not proof"
 
 check: $(VENV)/.installed-test
 	$(BIN)/ruff check .

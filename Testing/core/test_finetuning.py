@@ -378,7 +378,7 @@ def test_a_run_killed_and_then_cancelled_ends_with_the_same_adapter(
     assert in_mid_epoch == 130
     done = sahlora(*command, "--progress", "json")
     assert done.returncode == 0, done.stderr
-    assert min(e["epoch"] for e in events(done.stdout) if e["event"] == "metric") >= 3
+    assert min(e["epoch"] for e in events(done.stdout) if e["event"] == "metric") > 1
     found = load_file(output)
     assert found.keys() == uninterrupted.keys()
     assert all(torch.equal(tensor, uninterrupted[name]) for name, tensor in found.items())
