@@ -24,8 +24,8 @@ def files_in_tree(module: Path) -> dict[str, list[str]]:
     lists: dict[str, list[str]] = {SCRIPTS: [], RESOURCES: []}
     for path in sorted(module.rglob("*")):
         parts = path.relative_to(module).parts
-        hidden = any(part.startswith(".") or part == "__pycache__" for part in parts)
-        if path.is_file() and not hidden and parts != ("CMakeLists.txt",):
+        made = any(part.startswith(".") or part.endswith(("__pycache__", ".egg-info")) for part in parts)
+        if path.is_file() and not made and parts != ("CMakeLists.txt",):
             lists[SCRIPTS if path.suffix == ".py" else RESOURCES].append("/".join(parts))
     return lists
 
