@@ -29,6 +29,7 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).parents[2] / "SAHLoRACore"))
 
 from sahlora.adapters import METHODS, STANDARD, AdapterConfig, adapt, merge
+from sahlora.memory import keep_freed_memory
 from sahlora.networks import MultiViewUNet
 
 FULL = "full fine-tuning"
@@ -240,6 +241,7 @@ def main() -> None:
     parser.add_argument("--ranks", type=int, nargs="+", default=(4, 16, 64))
     parser.add_argument("--settings", nargs="+", default=[s.name for s in SETTINGS], help="which, by name")
     args = parser.parse_args()
+    keep_freed_memory()  # as the command does
 
     figures: list[Figure] = []
     for setting in SETTINGS:
