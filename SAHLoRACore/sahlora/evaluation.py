@@ -20,7 +20,7 @@ from sahlora.folds import STRATA, volume_stratum
 from sahlora.inference import CPU, InferenceSettings, ViewModel, predict
 from sahlora.labels import UNKNOWN, known_label, read_label
 from sahlora.metrics import CaseScore, CohortScore, score_case, score_cohort
-from sahlora.progress import SILENT, Event, Progress
+from sahlora.progress import SILENT, Progress
 from sahlora.views import View
 from sahlora.volume import Volume, read_volume
 
@@ -129,7 +129,7 @@ def evaluate(
     """
     results: dict[str, list[CaseResult]] = {system.name: [] for system in systems}
     failures = []
-    quiet = _without_stages(progress)
+    quiet = progress.without_stages()
     progress.stage("evaluating")
     for done, case in enumerate(cases, 1):
         try:
@@ -206,20 +206,6 @@ def score_prediction(
         return CaseResult(case.name, case.patient, score)
     highest = probability.max(axis=(1, 2)).tolist()
     return CaseResult(case.name, case.patient, score, tuple(highest), tuple(expert.tolist()))
-
-
-def _without_stages(progress: Progress) -> Progress:
-    """Return a progress that passes on warnings and cancelling only: stages are those of the cohort."""
-
-    def sink(event: Event) -> None:
-        if event["event"] == "warning":
-            progress.warning(event["code"], event["message"], event["hint"])
-
-    def cancelled() -> bool:
-        progress.check()
-        return False
-
-    return Progress(sink, cancelled)
 
 
 def _defined(value: float) -> float | None:

@@ -92,6 +92,19 @@ class Progress:
         """Report the error that ended the command."""
         self.emit("error", code=error.code, message=error.message, hint=error.hint)
 
+    def without_stages(self) -> Progress:
+        """Return a progress that passes on warnings and the wish to stop, for parts of a larger work."""
+
+        def sink(event: Event) -> None:
+            if event["event"] == "warning":
+                self.warning(event["code"], event["message"], event["hint"])
+
+        def cancelled() -> bool:
+            self.check()
+            return False
+
+        return Progress(sink, cancelled)
+
 
 SILENT = Progress()
 

@@ -16,7 +16,7 @@ from sahlora.errors import InputError, UsageError
 from sahlora.inference import ViewModel, predict
 from sahlora.labels import UNKNOWN, known_label, read_label, read_label_map
 from sahlora.metrics import SMOOTHING, dice
-from sahlora.progress import SILENT, Event, Progress
+from sahlora.progress import SILENT, Progress
 from sahlora.training.slices import PreparedCase
 from sahlora.views import View, pad_to_multiple, window
 from sahlora.volume import read_volume
@@ -184,21 +184,7 @@ def volume_dice(
         expert = case.read_slice_labels(len(volume.hu))
         label = known_label(read_label(case.label, volume, case.segment), expert)
         for models, found in zip(candidates, scores, strict=True):
-            prediction = predict(volume, models, device=device, progress=_warnings_only(progress))
+            prediction = predict(volume, models, device=device, progress=progress.without_stages())
             found.append(dice((prediction.probability >= threshold) & (label != UNKNOWN), label == 1))
         progress.update((index + 1) / len(cases))
     return scores
-
-
-def _warnings_only(progress: Progress) -> Progress:
-    """Pass on warnings and the wish to stop, not the stages of each volume."""
-
-    def sink(event: Event) -> None:
-        if event["event"] == "warning":
-            progress.warning(event["code"], event["message"], event["hint"])
-
-    def cancelled() -> bool:
-        progress.check()
-        return False
-
-    return Progress(sink, cancelled)
