@@ -21,7 +21,15 @@ from sahlora.card import Preprocessing
 from sahlora.devices import describe_device, is_out_of_memory, runs_bf16
 from sahlora.errors import ResourceError, UsageError
 from sahlora.progress import SILENT, Progress
-from sahlora.views import View, WorkingGrid, default_views, pad_to_multiple, window
+from sahlora.views import (
+    NEGLIGIBLE_WEIGHT,
+    Fusion,
+    View,
+    WorkingGrid,
+    default_views,
+    pad_to_multiple,
+    window,
+)
 from sahlora.volume import Volume
 
 Precision = Literal["auto", "float32", "bf16"]
@@ -66,6 +74,8 @@ class InferenceSettings:
         Slices at once; by default as many as have half a million pixels together.
     precision : {"auto", "float32", "bf16"}
         Auto is bf16 where the processor or GPU computes in it.
+    disagreement : bool
+        Also tell how much the averaged predictions differ; needs two or more: views, or `flip`.
     """
 
     views: tuple[View, ...] | None = None
@@ -73,6 +83,7 @@ class InferenceSettings:
     flip: bool = False
     batch_size: int | None = None
     precision: Precision = "auto"
+    disagreement: bool = False
 
     def __post_init__(self) -> None:
         if self.batch_size is not None and self.batch_size < 1:
@@ -88,13 +99,26 @@ class InferenceSettings:
 
 @dataclass(frozen=True)
 class Prediction:
-    """Probabilities float32 (Z, Y, X) in canonical order, 0 where below 0.01, and how they came about."""
+    """Probabilities in every voxel, and how they came about.
+
+    Parameters
+    ----------
+    probability : ndarray (Z, Y, X)
+        float32 in canonical order, 0 where below 0.01.
+    views : tuple of View
+    device, precision : str
+    seconds : float
+    disagreement : ndarray (Z, Y, X), optional
+        Standard deviation of the averaged probabilities, weighted as their mean is: from 0 to 0.5, 0 where
+        below 0.01. None unless asked for.
+    """
 
     probability: np.ndarray
     views: tuple[View, ...]
     device: str
     precision: str
     seconds: float
+    disagreement: np.ndarray | None = None
 
 
 def predict(
@@ -115,7 +139,8 @@ def predict(
     Raises
     ------
     UsageError
-        ``no-model-for-view``, or ``mixed-preprocessing`` if models of several spacings are to be fused.
+        ``no-model-for-view``; ``mixed-preprocessing`` if models of several spacings are to be fused;
+        ``single-prediction`` if the disagreement of a single prediction is asked for.
     Cancelled
         Between two batches.
 
@@ -137,21 +162,53 @@ def predict(
             "mixed-preprocessing", "Models of several pixel sizes can't be fused.", "Choose others."
         )
 
+    _require_several(settings, weights)
     runner = _Runner(device, _resolve_precision(settings.precision, device), settings, progress)
     acquired = [view for view in views if view == "axial" or volume.is_regular]
-    probability = np.zeros(volume.hu.shape, dtype=np.float32)
-    if acquired:
-        probability = _fuse(volume, acquired, models, weights, runner)
-    if reformatted := [view for view in views if view not in acquired]:
-        even = volume.rectified()
-        probability = probability + volume.from_rectified(_fuse(even, reformatted, models, weights, runner))
+    reformatted = [view for view in views if view not in acquired]
+    parts = [_fuse(volume, acquired, models, weights, runner)] if acquired else []
+    if reformatted:
+        parts.append(_fuse(volume.rectified(), reformatted, models, weights, runner).on_slices_of(volume))
+    fused = parts[0] if len(parts) == 1 else parts[0].joined(parts[1])
     return Prediction(
-        probability,
+        fused.total,
         views,
         describe_device(runner.device),
         "bf16" if runner.dtype == torch.bfloat16 else "float32",
         time.monotonic() - started,
+        None if fused.variance is None else _standard_deviation(fused.variance),
     )
+
+
+def _standard_deviation(variance: np.ndarray) -> np.ndarray:
+    """Take the root in place; what is below the floor is 0, as in the probability."""
+    deviation = np.sqrt(variance, out=variance)
+    deviation[deviation < PROBABILITY_FLOOR] = 0
+    return deviation
+
+
+@dataclass(frozen=True)
+class _Fused:
+    """Sum of the weighted probabilities of some views, their weight, and the variance if it was asked for."""
+
+    total: np.ndarray
+    variance: np.ndarray | None
+    weight: float
+
+    def on_slices_of(self, volume: Volume) -> _Fused:
+        """Bring what lies on the even grid of an irregular volume to its slices as acquired."""
+        variance = None if self.variance is None else volume.from_rectified(self.variance)
+        return _Fused(volume.from_rectified(self.total), variance, self.weight)
+
+    def joined(self, other: _Fused) -> _Fused:
+        """Put two sets of views together: their variances add up with that between their means."""
+        variance, weight = None, self.weight + other.weight
+        if self.variance is not None and other.variance is not None:
+            variance = self.variance + other.variance
+            if min(self.weight, other.weight) > NEGLIGIBLE_WEIGHT:
+                between = self.total / self.weight - other.total / other.weight
+                variance += self.weight * other.weight / weight * between**2
+        return _Fused(self.total + other.total, variance, weight)
 
 
 def _fuse(
@@ -160,15 +217,38 @@ def _fuse(
     models: Mapping[View, ViewModel],
     weights: Mapping[View, float],
     runner: _Runner,
-) -> np.ndarray:
-    """Return the weighted sum of the views' probabilities, float32 (Z, Y, X)."""
+) -> _Fused:
+    """Run some views and fuse what they say."""
     grid = WorkingGrid.of(volume.hu, volume.spacing, models[views[0]].preprocessing.spacing)
     hu = grid.resample(volume.hu)
-    total = torch.zeros(grid.shape)
+    fusion = Fusion(grid, with_variance=runner.disagreement)
+    before = 0.0
     for view in views:
         runner.progress.stage(view)
-        runner.add_view(total, hu, grid, view, models[view], weights[view])
-    return grid.restore(total, volume.hu.shape, PROBABILITY_FLOOR)
+        runner.add_view(fusion, hu, grid, view, models[view], weights[view], before)
+        before += weights[view]
+    shape = volume.hu.shape
+    return _Fused(
+        grid.restore(fusion.total, shape, PROBABILITY_FLOOR),
+        None if fusion.variance is None else grid.restore(fusion.variance, shape, PROBABILITY_FLOOR**2),
+        before,
+    )
+
+
+def _require_several(settings: InferenceSettings, weights: Mapping[View, float]) -> None:
+    """Refuse the disagreement of a single prediction."""
+    passes = [_passes(view, settings) for view, weight in weights.items() if weight > 0]
+    if settings.disagreement and sum(passes) < 2:
+        raise UsageError(
+            "single-prediction",
+            "A single prediction can't disagree with others.",
+            "Add views (--views axial,coronal,sagittal) or the mirrored scan (--flip).",
+        )
+
+
+def _passes(view: View, settings: InferenceSettings) -> int:
+    """Return how often a view is predicted: no sagittal slice has left and right to mirror."""
+    return 2 if settings.flip and view != "sagittal" else 1
 
 
 def _normalized_weights(views: tuple[View, ...], weights: Mapping[View, float] | None) -> dict[View, float]:
@@ -191,48 +271,62 @@ class _Runner:
         self, device: torch.device, dtype: torch.dtype, settings: InferenceSettings, progress: Progress
     ) -> None:
         self.device, self.dtype, self.progress = device, dtype, progress
-        self._flip, self._batch_size = settings.flip, settings.batch_size
+        self.disagreement = settings.disagreement
+        self._settings = settings
 
     @torch.inference_mode()
     def add_view(
-        self, total: Tensor, hu: Tensor, grid: WorkingGrid, view: View, model: ViewModel, weight: float
+        self,
+        fusion: Fusion,
+        hu: Tensor,
+        grid: WorkingGrid,
+        view: View,
+        model: ViewModel,
+        weight: float,
+        before: float,
     ) -> None:
-        """Add a view's weighted probabilities to `total`, both on the working grid."""
+        """Add a view's predictions of this weight to those of the weight `before`, on the working grid."""
         count = grid.count(view)
         network = self._ready(model.network)
-        batch = self._batch_size or self._automatic_batch(grid.slices_of(hu, view, 0, 1))
+        passes = _passes(view, self._settings)
+        batch = self._settings.batch_size or self._automatic_batch(grid.slices_of(hu, view, 0, 1))
         start = 0
         while start < count:
             stop = min(start + batch, count)
             slices = grid.slices_of(hu, view, start, stop)
             try:
-                probability = self._run(network, slices, model, mirror=self._flip and view != "sagittal")
+                predictions = self._run(network, slices, model, mirror=passes == 2)
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
                 batch = self._relieve(stop - start)
                 network = self._ready(model.network)
                 continue
-            grid.add_slices(total, probability, view, start, weight)
+            for number, probability in enumerate(predictions):
+                fusion.add(probability, view, start, weight / passes, before + weight * number / passes)
             start = stop
             self.progress.update(start / count)
 
-    def _run(self, network: nn.Module, hu: Tensor, model: ViewModel, *, mirror: bool) -> Tensor:
-        """Return probabilities (N, H, W) float32 of slices in HU; slices of air alone are not run."""
+    def _run(self, network: nn.Module, hu: Tensor, model: ViewModel, *, mirror: bool) -> list[Tensor]:
+        """Return probabilities (N, H, W) float32 of slices in HU, and of the same slices mirrored.
+
+        Slices of air alone are not run.
+        """
         low, high = model.preprocessing.intensity_range
-        probability = torch.zeros_like(hu)
+        predictions = [torch.zeros_like(hu) for _ in range(2 if mirror else 1)]
         occupied = torch.amax(hu, dim=(1, 2)) > model.preprocessing.window[0]
         if not occupied.any():
-            return probability
+            return predictions
         image = window(hu[occupied], model.preprocessing.window, (low, high))[:, None]
         size = image.shape[-2:]
         image = pad_to_multiple(image, model.multiple, low)
         image = image.to(self.device, self.dtype).contiguous(memory_format=torch.channels_last)
-        result = network(image).float().sigmoid()
+        results = [network(image).float().sigmoid()]
         if mirror:
-            result = (result + network(image.flip(-1)).float().sigmoid().flip(-1)) / 2
-        probability[occupied] = result[:, 0, : size[0], : size[1]].cpu()
-        return probability
+            results.append(network(image.flip(-1)).float().sigmoid().flip(-1))
+        for prediction, result in zip(predictions, results, strict=True):
+            prediction[occupied] = result[:, 0, : size[0], : size[1]].cpu()
+        return predictions
 
     def _ready(self, network: nn.Module) -> nn.Module:
         ready = fold_batch_norm(network).to(self.device, self.dtype)

@@ -86,7 +86,7 @@ def write_label(image: sitk.Image, path: Path, segment: Segment) -> None:
 
 
 def write_probability(image: sitk.Image, path: Path) -> None:
-    """Write probabilities 0 to 1 as float32, rounded down to multiples of 1/1024.
+    """Write probabilities 0 to 1, or their disagreement, as float32, rounded down to multiples of 1/1024.
 
     The rounding makes compressed files several times smaller. Rounding down keeps a threshold that is itself
     a multiple of 1/1024, such as 0.5, giving the same label map.

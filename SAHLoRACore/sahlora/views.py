@@ -29,6 +29,7 @@ TISSUE_HU = -300
 HEAD_MARGIN_MM = 8.0
 SEARCH_SPACING_MM = 2.0
 SMALLEST_HEAD_MM3 = 5000.0
+NEGLIGIBLE_WEIGHT = 1e-12  # its variance can't be seen in float32, but dividing by it overflows
 
 
 def parse_views(text: str) -> tuple[View, ...]:
@@ -150,13 +151,9 @@ class WorkingGrid:
         part = volume.narrow(axis, start, stop - start).movedim(axis, 0)
         return part if view == "axial" else resize(part, (self.reformatted, part.shape[2]))
 
-    def add_slices(self, total: Tensor, slices: Tensor, view: View, start: int, weight: float) -> None:
-        """Add weighted slices (N, H, W) of a view to a volume on this grid, in place."""
-        axis = SLICE_AXIS[view]
-        part = total.narrow(axis, start, len(slices)).movedim(axis, 0)
-        part.add_(
-            slices if view == "axial" else resize(slices, (self.shape[0], slices.shape[2])), alpha=weight
-        )
+    def fitted(self, slices: Tensor, view: View) -> Tensor:
+        """Bring slices (N, H, W) of a view, as `slices_of` cuts them, back to the sampling of this grid."""
+        return slices if view == "axial" else resize(slices, (self.shape[0], slices.shape[2]))
 
     def restore(self, probability: Tensor, shape: tuple[int, ...], floor: float) -> np.ndarray:
         """Bring probabilities on this grid back to the voxels of the volume, float32 (Z, Y, X) = `shape`.
@@ -182,6 +179,50 @@ class WorkingGrid:
     def count(self, view: View) -> int:
         """Return the number of slices of a view."""
         return self.shape[SLICE_AXIS[view]]
+
+
+class Fusion:
+    """The weighted mean of several predictions of one volume and, on request, their variance around it.
+
+    Parameters
+    ----------
+    grid : WorkingGrid
+        Where the predictions lie.
+    with_variance : bool
+        Whether the variance is wanted; it takes a second volume, however many predictions there are.
+
+    Attributes
+    ----------
+    total : Tensor (Z, Y, X)
+        Sum of weight × probability.
+    variance : Tensor (Z, Y, X), optional
+        Sum of weight × squared distance from the mean.
+
+    Notes
+    -----
+    The variance grows with each prediction by its distance from the mean of those before (West, Commun. ACM
+    22:532, 1979): it never subtracts one large sum from another, so equal predictions give 0 up to rounding.
+    """
+
+    def __init__(self, grid: WorkingGrid, *, with_variance: bool = False) -> None:
+        self._grid = grid
+        self.total = torch.zeros(grid.shape)
+        self.variance = torch.zeros(grid.shape) if with_variance else None
+
+    def add(self, slices: Tensor, view: View, start: int, weight: float, before: float) -> None:
+        """Add slices (N, H, W) of a view, in place, after predictions of the weight `before`."""
+        values = self._grid.fitted(slices, view)
+        total = self._part(self.total, view, start, len(slices))
+        if self.variance is not None and before > NEGLIGIBLE_WEIGHT:
+            distance = values - total / before
+            variance = self._part(self.variance, view, start, len(slices))
+            variance.addcmul_(distance, distance, value=weight * before / (weight + before))
+        total.add_(values, alpha=weight)
+
+    @staticmethod
+    def _part(volume: Tensor, view: View, start: int, count: int) -> Tensor:
+        axis = SLICE_AXIS[view]
+        return volume.narrow(axis, start, count).movedim(axis, 0)
 
 
 def resize(slices: Tensor, size: tuple[int, int]) -> Tensor:

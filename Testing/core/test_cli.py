@@ -49,6 +49,7 @@ def test_segment_writes_everything_it_was_asked_for(head: Path, random_model: Pa
     out = tmp_path / "new folder"
     names = {
         "--probability": "p.nrrd",
+        "--disagreement": "d.nrrd",
         "--report": "r.json",
         "--csv": "s.csv",
         "--overlay": "o.png",
@@ -65,6 +66,9 @@ def test_segment_writes_everything_it_was_asked_for(head: Path, random_model: Pa
     label, image = sitk.ReadImage(str(out / "label.nii.gz")), sitk.ReadImage(str(head))
     assert label.GetSize() == image.GetSize()
     assert label.GetDirection() == image.GetDirection()
+    disagreement = sitk.ReadImage(str(out / "d.nrrd"))
+    assert disagreement.GetSize() == image.GetSize()
+    assert 0.01 < sitk.GetArrayFromImage(disagreement).max() <= 0.5
     volume_ml = sitk.GetArrayFromImage(label).sum() * np.prod(SPACING) / 1000
     report = json.loads((out / "r.json").read_text())
     assert report["measurements"]["volume_ml"] == pytest.approx(volume_ml, rel=1e-6)

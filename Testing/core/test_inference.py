@@ -14,6 +14,7 @@ from conftest import HU_PREPROCESSING, HUThreshold, random_network, simple_head
 from sahlora.adapter_files import find_base, merged_model, read_adapter
 from sahlora.card import Preprocessing
 from sahlora.errors import Cancelled, ResourceError, UsageError
+from sahlora.geometry import SliceStack
 from sahlora.inference import InferenceSettings, ViewModel, fold_batch_norm, predict
 from sahlora.model import find
 from sahlora.progress import Event, Progress
@@ -124,12 +125,102 @@ def test_fusion_is_the_weighted_mean_of_the_views() -> None:
     assert np.abs(fused - expected)[everywhere].max() < 1e-5
 
 
+NATIVE = dict.fromkeys(VIEWS, ViewModel(random_network(), Preprocessing(spacing=None, views=VIEWS), 4))
+
+
+class Slope(nn.Module):
+    """A network whose logit rises with HU, by its own slope."""
+
+    def __init__(self, slope: float) -> None:
+        super().__init__()
+        self.slope = slope
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - 40) * self.slope
+
+
+SLOPES = {
+    view: ViewModel(Slope(slope), HU_PREPROCESSING)
+    for view, slope in zip(VIEWS, (0.01, 0.03, 0.1), strict=True)
+}
+
+
+class Columns(nn.Module):
+    """A network whose probability rises from 0.1 at the left edge of a slice to 0.9 at the right."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.linspace(0.1, 0.9, x.shape[-1]).logit().expand_as(x)
+
+
+def tilted(volume: Volume) -> Volume:
+    """The same slices as if the gantry had been tilted."""
+    heights = np.arange(volume.hu.shape[0]) * SPACING[0]
+    origins = np.stack([np.zeros_like(heights), heights * 0.3, heights], axis=1)
+    stack = SliceStack(
+        origins, np.array([1.0, 0, 0]), np.array([0, 1.0, 0]), SPACING[1:], volume.hu.shape[1:]
+    )
+    return Volume(volume.hu, stack.even_grid, stack)
+
+
+@pytest.mark.parametrize("volume", [VOLUME, tilted(VOLUME)], ids=["even", "tilted"])
+def test_disagreement_is_the_standard_deviation_of_the_views(volume: Volume) -> None:
+    weights = dict(zip(VIEWS, (2.0, 1.0, 1.0), strict=True))
+    views = VIEWS if volume.is_regular else VIEWS[:2]  # what lies on two grids can't be compared exactly
+    single = [predict(volume, SLOPES, InferenceSettings(views=(view,))).probability for view in views]
+    fused = predict(volume, SLOPES, InferenceSettings(views, weights, disagreement=True))
+    share = [weights[view] for view in views]
+    mean = np.average(single, axis=0, weights=share)
+    expected = np.sqrt(np.average((np.stack(single) - mean) ** 2, axis=0, weights=share))
+    everywhere = (np.stack(single) > 0).all(axis=0) & (fused.disagreement > 0)
+    assert everywhere.mean() > 0.1
+    assert np.abs(fused.disagreement - expected)[everywhere].max() < 1e-5
+    assert not ((fused.disagreement > 0) & (fused.disagreement < 0.01)).any()
+
+
+def test_disagreement_of_mirrored_passes_is_half_their_difference() -> None:
+    models = {"axial": ViewModel(Columns(), Preprocessing(spacing=None))}
+    found = predict(VOLUME, models, InferenceSettings(("axial",), flip=True, disagreement=True))
+    columns = found.disagreement[VOLUME.hu.shape[0] // 2, VOLUME.hu.shape[1] // 2]
+    inside = np.flatnonzero(found.probability[VOLUME.hu.shape[0] // 2, VOLUME.hu.shape[1] // 2])
+    expected = np.abs(np.linspace(0.1, 0.9, len(inside)) - 0.5)
+    assert np.abs(columns[inside] - np.where(expected < 0.01, 0, expected)).max() < 1e-5
+
+
+def test_views_that_agree_have_no_disagreement() -> None:
+    found = predict(VOLUME, GOLDEN, InferenceSettings(("axial",), flip=True, disagreement=True))
+    assert found.disagreement.shape == VOLUME.hu.shape
+    assert not found.disagreement.any()
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_asking_for_the_disagreement_leaves_the_probability_alone(flip: bool) -> None:
+    asked = predict(VOLUME, RANDOM, InferenceSettings(VIEWS, flip=flip, disagreement=True))
+    plain = predict(VOLUME, RANDOM, InferenceSettings(VIEWS, flip=flip))
+    assert np.array_equal(asked.probability, plain.probability)
+    assert 0.01 < asked.disagreement.max() <= 0.5
+    assert plain.disagreement is None
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        InferenceSettings(("axial",), disagreement=True),
+        InferenceSettings(("sagittal",), flip=True, disagreement=True),
+        InferenceSettings(VIEWS, {"axial": 1.0}, disagreement=True),
+    ],
+    ids=["one view", "sagittal has no mirror image", "one view with a weight"],
+)
+def test_a_single_prediction_has_no_disagreement(settings: InferenceSettings) -> None:
+    with pytest.raises(UsageError, match="--flip") as error:
+        predict(VOLUME, RANDOM, settings)
+    assert error.value.code == "single-prediction"
+
+
 def test_flip_makes_the_result_symmetric() -> None:
     mirrored = Volume.from_array(VOLUME.hu[:, :, ::-1].copy(), SPACING)
     settings = InferenceSettings(views=("axial",), flip=True)
-    native = dict.fromkeys(VIEWS, ViewModel(random_network(), Preprocessing(spacing=None, views=VIEWS), 4))
-    one = predict(VOLUME, native, settings).probability
-    other = predict(mirrored, native, settings).probability[:, :, ::-1]
+    one = predict(VOLUME, NATIVE, settings).probability
+    other = predict(mirrored, NATIVE, settings).probability[:, :, ::-1]
     inside = (one > 0) & (other > 0)  # the head boxes may differ by a voxel
     assert np.median(np.abs(one - other)[inside]) < 1e-3
 

@@ -10,6 +10,7 @@ from conftest import simple_head
 from sahlora.errors import InputError, UsageError
 from sahlora.views import (
     VIEWS,
+    Fusion,
     WorkingGrid,
     default_views,
     head_box,
@@ -101,11 +102,28 @@ def test_slices_of_a_view_put_back_give_the_volume(view: str) -> None:
     grid = WorkingGrid.of(HU, SPACING, None)
     grid = WorkingGrid(grid.box, grid.shape, grid.shape[0])  # as many rows along z as slices: no resampling
     volume = torch.rand(grid.shape)
-    total = torch.zeros(grid.shape)
+    fusion = Fusion(grid)
     for start in range(0, grid.count(view), 7):
         stop = min(start + 7, grid.count(view))
-        grid.add_slices(total, grid.slices_of(volume, view, start, stop), view, start, 0.5)
-    assert torch.equal(total, volume * 0.5)
+        fusion.add(grid.slices_of(volume, view, start, stop), view, start, weight=0.5, before=0.0)
+    assert torch.equal(fusion.total, volume * 0.5)
+
+
+@given(st.integers(0, 10**6), st.lists(st.floats(0, 10), min_size=1, max_size=6).filter(any))
+@settings(max_examples=50, deadline=None)
+def test_fusion_is_the_weighted_mean_and_variance(seed: int, weights: list[float]) -> None:
+    grid = WorkingGrid((slice(0, 4), slice(0, 5), slice(0, 6)), (4, 5, 6), 4)
+    volumes = np.random.default_rng(seed).random((len(weights), *grid.shape), dtype=np.float32)
+    share = np.array(weights) / sum(weights)
+    fusion = Fusion(grid, with_variance=True)
+    for number, volume in enumerate(volumes):
+        view = VIEWS[number % 3]
+        for start, stop in ((0, 2), (2, grid.count(view))):
+            part = grid.slices_of(torch.from_numpy(volume), view, start, stop)
+            fusion.add(part, view, start, share[number], share[:number].sum())
+    mean = np.average(volumes, axis=0, weights=share)
+    assert np.abs(fusion.total.numpy() - mean).max() < 1e-6
+    assert np.abs(fusion.variance.numpy() - np.average((volumes - mean) ** 2, 0, share)).max() < 1e-6
 
 
 def test_coronal_and_sagittal_slices_have_square_pixels() -> None:

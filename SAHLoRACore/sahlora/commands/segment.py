@@ -40,6 +40,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     results = parser.add_argument_group("more results")
     results.add_argument("--probability", type=Path, metavar="FILE", help="probability volume")
     results.add_argument(
+        "--disagreement",
+        type=Path,
+        metavar="FILE",
+        help="standard deviation of the averaged views and mirrored passes, 0 to 0.5; needs two or more",
+    )
+    results.add_argument(
         "--dicom-seg", type=Path, metavar="FILE.dcm", help="DICOM SEG (DICOM input; names the patient)"
     )
     results.add_argument("--report", type=Path, metavar="FILE.json", help="measurements as JSON")
@@ -133,7 +139,14 @@ def segment(args: argparse.Namespace, progress: Progress) -> Segmented:
     use_threads(args.threads)
     device = choose_device(args.device)
     views = parse_views(args.views) if args.views else None
-    settings = InferenceSettings(views, _weights(args.weights), args.flip, args.batch_size, args.precision)
+    settings = InferenceSettings(
+        views=views,
+        weights=_weights(args.weights),
+        flip=args.flip,
+        batch_size=args.batch_size,
+        precision=args.precision,
+        disagreement=args.disagreement is not None,
+    )
     models = select_models(args.model, args.adapter, args.view_model)
     main = next(iter(models.values()))
 
@@ -167,10 +180,17 @@ def _check_arguments(args: argparse.Namespace) -> None:
     if not args.minimum_component >= 0:
         raise UsageError("minimum-component", f"Pieces of {args.minimum_component} mL.", "Give 0 mL or more.")
     require_label_path(args.output)
-    if args.probability:
-        require_image_path(args.probability)
+    for path in filter(None, (args.probability, args.disagreement)):
+        require_image_path(path)
     require_writable(
-        args.output, args.probability, args.dicom_seg, args.report, args.csv, args.overlay, args.page
+        args.output,
+        args.probability,
+        args.disagreement,
+        args.dicom_seg,
+        args.report,
+        args.csv,
+        args.overlay,
+        args.page,
     )
 
 
@@ -190,8 +210,13 @@ def _write_volumes(args: argparse.Namespace, volume: Volume, found: Segmented) -
     write_label(volume.to_grid(found.label, label=True), args.output, segment)
     if not volume.is_regular:
         write_image(volume.to_grid(volume.hu, label=False), _beside(args.output, "-ct"))
-    if args.probability:
-        write_probability(volume.to_grid(found.prediction.probability, label=False), args.probability)
+    prediction = found.prediction
+    for values, path in (
+        (prediction.probability, args.probability),
+        (prediction.disagreement, args.disagreement),
+    ):
+        if path and values is not None:
+            write_probability(volume.to_grid(values, label=False), path)
     if args.dicom_seg:
         write_dicom_seg(
             volume, found.label, args.dicom_seg, segment, algorithm=found.model.card.description.title
