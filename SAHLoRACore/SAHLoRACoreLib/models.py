@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shutil
-import struct
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -19,7 +18,6 @@ SUFFIX = ".safetensors"
 SHIPPED_FOLDER = Path(__file__).resolve().parents[1] / "sahlora" / "models"
 FOLDER_VARIABLE = "SAHLORA_MODELS"
 FOLDER_SETTING = "SAHLoRA/ModelsFolder"
-LARGEST_HEADER = 2**22
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")  # what the commands accept
 TORCH_TYPES = {"F32": "torch.float32", "F16": "torch.float16", "BF16": "torch.bfloat16", "I64": "torch.int64"}
 
@@ -155,36 +153,32 @@ def cardText(model: InstalledModel) -> str:
 
 def readModel(path: Path) -> InstalledModel | None:
     """Return what a model file's card says, or None if the file has no card that can be read."""
+    from sahlora.contents import read_contents
+    from sahlora.errors import InputError
+
     try:
-        return _model(path, json.loads(_header(path)["__metadata__"]["sahlora"]))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error, RecursionError):
+        return _model(path, json.loads(read_contents(path).card))
+    except (InputError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 
 # ----------------------------------------------------------------------------------------------- parts
 
 
-def _header(path: Path) -> dict[str, Any]:
-    with path.open("rb") as stream:
-        (length,) = struct.unpack("<Q", stream.read(8))
-        header = json.loads(stream.read(length)) if length <= LARGEST_HEADER else {}
-    return header
-
-
 @lru_cache(maxsize=8)
 def _sha256(path: Path, _changed: int) -> str:
     """Return `sahlora.model.weights_sha256` of a file, the name by which adapters know their base."""
-    header = _header(path)
-    card = json.loads(header.pop("__metadata__")["sahlora"])
-    digest = hashlib.sha256(json.dumps(card.get("network"), sort_keys=True).encode())
+    from sahlora.contents import read_contents
+
+    contents = read_contents(path)
+    network = json.loads(contents.card).get("network")
+    digest = hashlib.sha256(json.dumps(network, sort_keys=True).encode())
     with path.open("rb") as stream:
-        start = 8 + struct.unpack("<Q", stream.read(8))[0]
-        for name, tensor in sorted(header.items()):
-            kind = TORCH_TYPES.get(tensor["dtype"], tensor["dtype"])
-            digest.update(f"{name} {kind} {tuple(tensor['shape'])}".encode())
-            first, end = tensor["data_offsets"]
-            stream.seek(start + first)
-            digest.update(stream.read(end - first))
+        for tensor in sorted(contents.tensors, key=lambda tensor: tensor.name):
+            kind = TORCH_TYPES.get(tensor.type, tensor.type)
+            digest.update(f"{tensor.name} {kind} {tensor.shape}".encode())
+            stream.seek(tensor.start)
+            digest.update(stream.read(tensor.bytes))
     return digest.hexdigest()
 
 

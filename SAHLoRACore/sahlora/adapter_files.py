@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from sahlora.adapter_plan import STATISTICS, AdapterConfig, state_shapes
 from sahlora.adapters import adapt, load, merge
 from sahlora.card import FORMAT_VERSION, Description, NetworkSpec, Plain, Target, decode, encode
+from sahlora.contents import LARGEST_HEADER
 from sahlora.errors import InputError, UsageError
 from sahlora.model import (
-    LARGEST_HEADER,
     Model,
     card_kind,
     installed,

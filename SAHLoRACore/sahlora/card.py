@@ -12,6 +12,7 @@ import types
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from sahlora.contents import RepeatedNameError, distinct
 from sahlora.errors import InputError
 from sahlora.views import View
 from sahlora.volume import Code, Segment
@@ -158,7 +159,9 @@ def decode(kind: type[T], text: str) -> T:
         ``newer-format`` if a newer version of SAHLoRA wrote it.
     """
     try:
-        data = json.loads(text)
+        data = json.loads(text, object_pairs_hook=distinct)
+    except RepeatedNameError as error:
+        raise _bad(f"it names {error} twice") from None
     except (ValueError, RecursionError):
         raise _bad("it is no JSON") from None
     if not isinstance(data, dict):

@@ -19,15 +19,13 @@ from safetensors.torch import save
 from torch import Tensor
 
 from sahlora.card import BaseCard, Description, NetworkSpec, Preprocessing, Target, decode, encode
+from sahlora.contents import AGAIN, CARD_KEY, read_contents
 from sahlora.errors import InputError, UsageError
 from sahlora.files import replacing, unwritable
 from sahlora.inference import ViewModel
 from sahlora.networks import MultiViewUNet, network_from_published
 
 SUFFIX = ".safetensors"
-CARD_KEY = "sahlora"
-LARGEST_FILE = 2**30
-LARGEST_HEADER = 2**22
 SHIPPED = Path(__file__).parent / "models"
 FOLDER_VARIABLE = "SAHLORA_MODELS"
 
@@ -89,13 +87,12 @@ def read_card_json(path: Path) -> str:
     Raises
     ------
     InputError
-        ``not-found``, ``not-a-model`` (pickle, other format, truncated, huge header) or ``no-card``.
+        As `sahlora.contents.read_contents`, or ``no-card``.
     """
-    with _open(path) as file:
-        metadata = file.metadata() or {}
-    if CARD_KEY not in metadata:
+    contents = read_contents(path)
+    if contents.card is None:
         raise InputError("no-card", f"{path.name} has no SAHLoRA card.", "Give a model file made by SAHLoRA.")
-    return str(metadata[CARD_KEY])
+    return contents.card
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -116,47 +113,14 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-AGAIN = "Get the file again from its author."
-
-
 def _open(path: Path) -> safe_open:
-    if not path.is_file():
-        raise InputError("not-found", f"There is no model file {path}.", "Check the path.")
-    size = path.stat().st_size
-    with path.open("rb") as stream:
-        start = stream.read(8)
-    header = int.from_bytes(start, "little") if len(start) == 8 else 0
-    if start[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05") and header > size:
-        raise InputError(
-            "not-a-model",
-            f"{path.name} is a pickled PyTorch checkpoint, which can run code when loaded.",
-            "Bring a published checkpoint in with “sahlora models import”, or give a .safetensors file.",
-        )
-    if not 0 < header <= min(LARGEST_HEADER, size - 8) or size > LARGEST_FILE:
-        raise InputError("not-a-model", f"{path.name} is no safetensors file, or a damaged one.", AGAIN)
-    _require_distinct_names(path, header)
+    read_contents(path)
     try:
         return safe_open(path, framework="pt")
     except (SafetensorError, OSError) as error:
         raise InputError(
             "not-a-model", f"{path.name} is no safetensors file, or a damaged one ({error}).", AGAIN
         ) from None
-
-
-def _require_distinct_names(path: Path, header: int) -> None:
-    """Refuse a header that names an entry twice, of which readers would silently take one."""
-    with path.open("rb") as stream:
-        stream.seek(8)
-        text = stream.read(header)
-    try:
-        pairs = json.loads(text, object_pairs_hook=list)
-        names = [pair[0] for pair in pairs]
-    except (ValueError, TypeError, IndexError, RecursionError):
-        raise InputError(
-            "not-a-model", f"{path.name} is no safetensors file, or a damaged one.", AGAIN
-        ) from None
-    if len(names) != len(set(names)):
-        raise InputError("wrong-tensors", f"{path.name} names a tensor twice.", AGAIN)
 
 
 def require_tensors(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path) -> None:

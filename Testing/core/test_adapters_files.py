@@ -323,3 +323,42 @@ def test_export_import_and_remove_move_a_file_in_and_out(shelf: Path) -> None:
     with pytest.raises(InputError):
         sahlora("import", shelf / "bad.safetensors")
     assert own_adapters(shelf) == ["back"]
+
+
+def test_words_of_the_card_are_changed_and_nothing_else(shelf: Path) -> None:
+    before = read_adapter(shelf / "models" / "site.safetensors")
+    words = {"title": "Scanner 2", "summary": "é “for” 5 mm", "author": "A group", "license": "CC-BY-4.0"}
+    options = [part for word, text in words.items() for part in (f"--{word}", text)]
+    sahlora("describe", "site", *options)
+    sahlora("export", shelf / "other.safetensors", "-o", shelf / "out.safetensors", "--author", "Others")
+    sahlora("import", shelf / "other.safetensors", "--name", "new", "--title", "New")
+    after = read_adapter(shelf / "models" / "site.safetensors")
+
+    assert {word: getattr(after.card.description, word) for word in words} == words
+    assert replace(after.card, description=before.card.description) == before.card
+    assert all(torch.equal(t, after.states["axial"][k]) for k, t in before.states["axial"].items())
+    assert read_adapter(shelf / "out.safetensors").card.description == Description("Site", author="Others")
+    assert read_adapter(shelf / "models" / "new.safetensors").card.description.title == "New"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("describe", "site"), "no-words"),
+        (("describe", "site", "--title", " "), "no-title"),
+        (("describe", "sah-phantom", "--title", "Mine"), "shipped-model"),
+        (("import", "site", "--name", "new", "--title", ""), "no-title"),
+    ],
+)
+def test_words_that_can_not_be_changed_are_refused(arguments: tuple, code: str, shelf: Path) -> None:
+    before = {path: path.read_bytes() for path in shelf.rglob("*.safetensors")}
+    with pytest.raises(UsageError) as raised:
+        sahlora(*arguments)
+    assert raised.value.code == code
+    assert {path: path.read_bytes() for path in shelf.rglob("*.safetensors")} == before
+
+
+def test_export_without_words_is_the_same_file(shelf: Path) -> None:
+    sahlora("export", "site", "-o", shelf / "out.safetensors")
+    same = (shelf / "models" / "site.safetensors").read_bytes()
+    assert (shelf / "out.safetensors").read_bytes() == same

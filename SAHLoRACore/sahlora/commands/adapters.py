@@ -7,6 +7,8 @@ installed models, by the SHA-256 in the adapter's card, unless --base names it.
 from __future__ import annotations
 
 import argparse
+import json
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +24,8 @@ SUMMARY = "list, show, merge, average, compress and share adapters"
 EXAMPLE = "sahlora adapters show site.safetensors"
 ACTIONS = {
     "list": "list the installed adapters",
-    "show": "show what an adapter is, and the size of each view's",
+    "show": "show what an adapter is, and all that its file holds",
+    "describe": "change an adapter's title, summary, author or license",
     "merge": "write base and adapter as one base model",
     "average": "make one adapter of several, e.g. those of the folds of a cross-validation",
     "compress": "turn a LoRA-C or convLoRA adapter into CP form and report the error per layer",
@@ -31,6 +34,14 @@ ACTIONS = {
     "remove": "delete an installed adapter",
 }
 
+WORDS = {
+    "title": ("TEXT", "what the adapter is called"),
+    "summary": ("TEXT", "what it is good for, in a sentence or two"),
+    "author": ("NAME", "who made it; the file is made to be shared"),
+    "license": ("NAME", "on which terms others may use it, e.g. CC-BY-4.0"),
+}
+"""Words of a card that can be changed afterwards, with what they say."""
+
 
 def configure(action: str, parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of one action."""
@@ -38,6 +49,11 @@ def configure(action: str, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("adapter", nargs="+", metavar="ADAPTER", help="adapters of one base and method")
     elif action != "list":
         parser.add_argument("adapter", metavar="ADAPTER", help="installed name, or file")
+    if action == "show":
+        parser.add_argument("--json", action="store_true", help="print card and content as JSON")
+    if action in ("describe", "export", "import"):
+        for word, (metavar, meaning) in WORDS.items():
+            parser.add_argument(f"--{word}", metavar=metavar, help=f"{meaning} (default: as it is)")
     if action in ("merge", "average", "compress", "export"):
         parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="file to write")
     if action == "merge":
@@ -62,6 +78,7 @@ def run(args: argparse.Namespace, progress: Progress) -> None:
     actions = {
         "list": _list, "show": _show, "merge": _merge, "average": _average,
         "compress": _compress, "export": _export, "import": _import, "remove": _remove,
+        "describe": _describe,
     }  # fmt: skip
     lines, result = actions[args.action](args)
     if args.progress != "json":
@@ -83,8 +100,14 @@ def _list(args: argparse.Namespace) -> Outcome:
 
 
 def _show(args: argparse.Namespace) -> Outcome:
-    adapter = _read(args.adapter)
+    from sahlora.contents import read_contents
+    from sahlora.model import find
+
+    adapter, contents = _read(args.adapter), read_contents(find(args.adapter, "adapter"))
     card = adapter.card
+    values = {"parameters": adapter.parameters, "card": asdict(card), "contents": contents.to_dict()}
+    if args.json:
+        return [json.dumps(values, indent=2, ensure_ascii=False)], values
     lines = [
         f"{card.description.title}: {card.description.summary}".rstrip(": "),
         f"outlines: {card.target.segment.name}, from probability {card.target.threshold} on",
@@ -93,7 +116,22 @@ def _show(args: argparse.Namespace) -> Outcome:
     ]
     for view, config in card.adapters.items():
         lines.append(f"{view}: {config.method}, rank {config.rank}, scope {config.scope}")
-    return lines, {"parameters": adapter.parameters, "card": asdict(card)}
+    return [*lines, *contents.lines()], values
+
+
+def _describe(args: argparse.Namespace) -> Outcome:
+    from sahlora.errors import UsageError
+    from sahlora.model import SHIPPED, find
+
+    path = find(args.adapter, "adapter")
+    if not _words(args):
+        raise UsageError("no-words", "No word of the card is to be changed.", "Give e.g. --title.")
+    if path.resolve().parent == SHIPPED.resolve():
+        raise UsageError(
+            "shipped-model", f"“{args.adapter}” came with SAHLoRA and stays.", "Export it with other words."
+        )
+    _described(args)(path)
+    return [f"Changed the card of {path}."], {"adapter": str(path)}
 
 
 def _merge(args: argparse.Namespace) -> Outcome:
@@ -152,20 +190,36 @@ def _compress(args: argparse.Namespace) -> Outcome:
 
 
 def _export(args: argparse.Namespace) -> Outcome:
-    from sahlora.model import copy_to, find
-
-    _read(args.adapter)
-    copy_to(find(args.adapter, "adapter"))(args.output)
+    _described(args)(args.output)
     return [f"Wrote {args.output}."], {"adapter": str(args.output)}
 
 
 def _import(args: argparse.Namespace) -> Outcome:
-    from sahlora.model import copy_to, find, install
+    from sahlora.model import find, install
 
-    source = find(args.adapter, "adapter")
-    _read(args.adapter)
-    path = install(args.name or source.stem, copy_to(source))
+    path = install(args.name or find(args.adapter, "adapter").stem, _described(args))
     return [f"Installed {path.stem}."], {"name": path.stem, "adapter": str(path)}
+
+
+def _words(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the words of the card that were given."""
+    given = {word: getattr(args, word) for word in WORDS}
+    return {word: text.strip() for word, text in given.items() if text is not None}
+
+
+def _described(args: argparse.Namespace) -> Callable[[Path], None]:
+    """Return what writes the adapter, checked, with the given words on its card; without any, a copy."""
+    from sahlora.adapter_files import save_adapter
+    from sahlora.errors import UsageError
+    from sahlora.model import copy_to, find
+
+    adapter, words = _read(args.adapter), _words(args)
+    if words.get("title") == "":
+        raise UsageError("no-title", "An adapter needs a title.", "Give --title a text.")
+    if not words:
+        return copy_to(find(args.adapter, "adapter"))
+    card = replace(adapter.card, description=replace(adapter.card.description, **words))
+    return lambda path: save_adapter(path, replace(adapter, card=card))
 
 
 def _remove(args: argparse.Namespace) -> Outcome:

@@ -12,7 +12,7 @@ SUMMARY = "list, show, import and remove base models"
 EXAMPLE = "sahlora models import checkpoint.pt --name site-base --target hemorrhage"
 ACTIONS = {
     "list": "list the installed base models",
-    "show": "show a model's card",
+    "show": "show a model's card, and all that its file holds",
     "import": "install a .safetensors model or a checkpoint (.pt) of the published pipeline",
     "remove": "delete a model from the user's folder",
 }
@@ -25,7 +25,7 @@ def configure(action: str, parser: argparse.ArgumentParser) -> None:
             parser.add_argument("--json", action="store_true", help="print as JSON")
         case "show":
             parser.add_argument("model", metavar="MODEL", help="name or file")
-            parser.add_argument("--json", action="store_true", help="print the card as JSON")
+            parser.add_argument("--json", action="store_true", help="print card and content as JSON")
         case "import":
             parser.add_argument("file", type=Path, metavar="FILE", help=".safetensors or .pt")
             parser.add_argument("--name", help="name to install it under (default: the file's)")
@@ -71,15 +71,18 @@ def _list(args: argparse.Namespace, progress: Progress) -> None:
 
 def _show(args: argparse.Namespace, progress: Progress) -> None:
     from sahlora.card import encode
+    from sahlora.contents import read_contents
     from sahlora.model import find, load_model
 
-    model = load_model(find(args.model, "base"))
+    path = find(args.model, "base")
+    model, contents = load_model(path), read_contents(path)
     card = json.loads(encode(model.card))
-    progress.result(card=card, sha256=model.sha256)
+    progress.result(card=card, sha256=model.sha256, contents=contents.to_dict())
     if args.progress == "json":
         return
     if args.json:
-        print(json.dumps({**card, "sha256": model.sha256}, indent=2, ensure_ascii=False))
+        shown = {**card, "sha256": model.sha256, "contents": contents.to_dict()}
+        print(json.dumps(shown, indent=2, ensure_ascii=False))
         return
     parameters = sum(p.numel() for p in model.network.parameters())
     preprocessing = model.card.preprocessing
@@ -90,7 +93,7 @@ def _show(args: argparse.Namespace, progress: Progress) -> None:
     print(f"network: {network.architecture}, level {network.level}, {parameters:,} parameters")
     print(f"input: {preprocessing.window[0]:g} to {preprocessing.window[1]:g} HU, pixels of {spacing}")
     print(f"views: {', '.join(preprocessing.views)}; threshold {model.card.target.threshold:g}")
-    print("training:", json.dumps(model.card.training, indent=2, ensure_ascii=False))
+    print("\n".join(contents.lines()))
 
 
 def _import(args: argparse.Namespace, progress: Progress) -> None:
