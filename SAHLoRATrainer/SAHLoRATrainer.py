@@ -1,10 +1,9 @@
-"""The module SAHLoRATrainer: says how to adapt a model to a site's own cases with the command."""
+"""The module SAHLoRATrainer: adapts a model to a site's own cases, annotated where they are viewed."""
 
 from __future__ import annotations
 
-import shlex
-import subprocess
-import sys
+from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import slicer
@@ -12,9 +11,11 @@ from slicer.i18n import tr as _
 from slicer.i18n import translate
 from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModule,
+    ScriptedLoadableModuleLogic,
     ScriptedLoadableModuleTest,
     ScriptedLoadableModuleWidget,
 )
+from slicer.util import VTKObservationMixin
 
 
 class SAHLoRATrainer(ScriptedLoadableModule):
@@ -25,7 +26,8 @@ class SAHLoRATrainer(ScriptedLoadableModule):
         parent.dependencies = ["SAHLoRACore"]
         parent.contributors = ["SAHLoRA contributors"]
         parent.helpText = _(
-            "Tells how to adapt a model to a site's own scanners and patients. For research use only."
+            "Adapts a model to a site's own scanners and patients, from a handful of annotated head CTs."
+            " For research use only."
         )
         parent.helpText += self.getDefaultModuleDocumentationLink()
         parent.acknowledgementText = _(
@@ -34,44 +36,177 @@ class SAHLoRATrainer(ScriptedLoadableModule):
         )
 
 
-def finetuneCommand() -> str:
-    """Return the command line that fine-tunes with this installation's Python and package, ready to paste."""
-    from SAHLoRACoreLib.childprocess import commandPrefix
+class SAHLoRATrainerLogic(ScriptedLoadableModuleLogic):
+    """Trains adapters; works without a panel.
 
-    words = [*commandPrefix(), "finetune", "--help"]
-    return subprocess.list2cmdline(words) if sys.platform == "win32" else shlex.join(words)
+    Parameters
+    ----------
+    command : sequence of str, optional
+        Beginning of the command line; by default Slicer's Python and the package ``sahlora``.
+    """
+
+    def __init__(self, command: Sequence[str] | None = None) -> None:
+        from SAHLoRACoreLib.childprocess import commandPrefix
+
+        ScriptedLoadableModuleLogic.__init__(self)
+        self.command = list(command or commandPrefix())
+
+    def getParameterNode(self) -> Any:
+        from SAHLoRATrainerLib.parameters import SAHLoRATrainerParameterNode
+
+        return SAHLoRATrainerParameterNode(super().getParameterNode())
 
 
-class SAHLoRATrainerWidget(ScriptedLoadableModuleWidget):
-    """The panel: an explanation and a command to copy."""
+class SAHLoRATrainerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
+    """The panel. Logic and installer can be given, so that the panel is tested without torch.
+
+    Its `parts`, each a class in `SAHLoRATrainerLib`, share what is public here: `logic`, `parameters` and
+    `cases` (None while the scene is closed), `ensureInstalled`, `occupy`, `release` and `refresh`. A part has
+    ``use()`` (the parameters changed), ``refresh()`` (something else did) and ``close()`` (end what runs).
+    """
+
+    def __init__(self, parent: Any = None, logic: Any = None, installer: Any = None) -> None:
+        ScriptedLoadableModuleWidget.__init__(self, parent)
+        VTKObservationMixin.__init__(self)
+        self.logic = logic
+        self.parameters: Any = None
+        self.cases: Any = None
+        self.occupation = ""  # what runs now, in words
+        self._installer = installer
+        self._guiTag: int | None = None
+        self.parts: Any = None
+
+    # ------------------------------------------------------------------------------------- life of the panel
 
     def setup(self) -> None:
+        from SAHLoRATrainerLib.adapterpanel import AdapterPanel
+        from SAHLoRATrainerLib.casespanel import CasesPanel
+
+        from SAHLoRACoreLib.installation import PackageInstaller
+
         ScriptedLoadableModuleWidget.setup(self)
+        self.logic = self.logic or SAHLoRATrainerLogic()
+        self._installer = self._installer or PackageInstaller()
         uiWidget = slicer.util.loadUI(self.resourcePath("UI/SAHLoRATrainer.ui"))
         self.layout.addWidget(uiWidget)
         self.ui = slicer.util.childWidgetVariables(uiWidget)
-        self.ui.explanationLabel.text = _(
-            'In this version a model is adapted with the command "sahlora finetune", not in this panel.'
-            " Save your CTs and the segmentations you made in the Segment Editor, and run the command"
-            " below in a terminal; it explains its options."
+        uiWidget.setMRMLScene(slicer.mrmlScene)
+        self.parts = SimpleNamespace(
+            cases=CasesPanel(self.ui, self),
+            adapter=AdapterPanel(self.ui, self),
         )
-        self.ui.commandEdit.text = finetuneCommand()
-        self.ui.commandEdit.setCursorPosition(0)
-        self.ui.copyButton.connect("clicked(bool)", self.onCopy)
+        scene = slicer.mrmlScene
+        self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
+        self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
+        self.addObserver(scene, scene.NodeRemovedEvent, self.onNodeRemoved)
+        self._useParameters(self.logic.getParameterNode())
 
-    def onCopy(self) -> None:
-        self.ui.commandEdit.selectAll()
-        self.ui.commandEdit.copy()
+    def cleanup(self) -> None:
+        self._closeParts()
+        self._useParameters(None)
+        self.removeObservers()
+
+    def enter(self) -> None:
+        if self.parameters is None:
+            self._useParameters(self.logic.getParameterNode())
+        else:
+            self._useParameters(self.parameters)  # models may have come, segments may have changed
+
+    def exit(self) -> None:
+        """Leave everything as it is: what runs goes on while another module is shown."""
+
+    def onSceneStartClose(self, _caller: Any, _event: str) -> None:
+        self._useParameters(None)
+
+    def onSceneEndClose(self, _caller: Any, _event: str) -> None:
+        self._useParameters(self.logic.getParameterNode())
+
+    def onNodeRemoved(self, _caller: Any, _event: str) -> None:
+        if not slicer.mrmlScene.IsClosing():
+            self.refresh()
+
+    # ------------------------------------------------------------------------------------- for the parts
+
+    def addCase(self, volumeNode: Any, segmentationNode: Any, segmentId: str) -> None:
+        """Put a CT with its corrected outline into the table; the Segmenter calls this.
+
+        Raises
+        ------
+        ValueError
+            If a node is missing or there is no such segment.
+        """
+        if self.parameters is None:
+            self._useParameters(self.logic.getParameterNode())
+        self.cases.addNodes(volumeNode, segmentationNode, segmentId)
+
+    def ensureInstalled(self) -> bool:
+        """Make sure that the packages are there, asking before anything is installed."""
+        from SAHLoRACoreLib.installation import ensureInstalled
+
+        return ensureInstalled(self._installer, slicer.util.confirmOkCancelDisplay)
+
+    def occupy(self, occupation: str) -> None:
+        """Say what runs now; nothing else is started until `release`."""
+        self.occupation = occupation
+        self.refresh()
+
+    def release(self) -> None:
+        """Say that nothing runs any more."""
+        self.occupation = ""
+        self.refresh()
+
+    def refresh(self, _caller: Any = None, _event: str = "") -> None:
+        """Show what changed."""
+        for part in vars(self.parts).values():
+            part.refresh()
+
+    # ------------------------------------------------------------------------------------------- parts
+
+    def _useParameters(self, parameters: Any) -> None:
+        import vtk
+        from SAHLoRATrainerLib.cases import CaseTable
+
+        if self.parameters is not None:
+            self.parameters.disconnectGui(self._guiTag)
+            self.removeObserver(self.parameters.parameterNode, vtk.vtkCommand.ModifiedEvent, self.refresh)
+        self.parameters, self.cases = parameters, None
+        if parameters is not None:
+            self.cases = CaseTable(parameters)
+            self._guiTag = parameters.connectGui(self.ui)
+            self.addObserver(parameters.parameterNode, vtk.vtkCommand.ModifiedEvent, self.refresh)
+        for part in vars(self.parts).values():
+            part.use()
+        self.refresh()
+
+    def _closeParts(self) -> None:
+        for part in vars(self.parts).values():
+            part.close()
 
 
 class SAHLoRATrainerTest(ScriptedLoadableModuleTest):
     """Runs in Slicer and in the harness, without torch."""
 
+    def setUp(self) -> None:
+        import numpy as np
+
+        slicer.mrmlScene.Clear(0)
+        self.logic = SAHLoRATrainerLogic()
+        hu = np.full((4, 20, 20), 30, dtype=np.int16)
+        spacing = np.diag([-1.0, -1.0, 5.0, 1.0])
+        self.volumeNode = slicer.util.addVolumeFromArray(hu, ijkToRAS=spacing, name="CT")
+        self.segmentationNode = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+        self.segmentID = self.segmentationNode.GetSegmentation().AddEmptySegment("blood", "Blood")
+
     def runTest(self) -> None:
-        self.test_command_runs_the_package_of_this_installation()
+        self.setUp()
+        self.test_case_of_the_scene_is_in_the_table_once()
 
-    def test_command_runs_the_package_of_this_installation(self) -> None:
-        from SAHLoRACoreLib.childprocess import commandPrefix
+    def test_case_of_the_scene_is_in_the_table_once(self) -> None:
+        from SAHLoRATrainerLib.cases import CaseTable
 
-        for word in [*commandPrefix(), "finetune"]:
-            self.assertIn(word, finetuneCommand())
+        table = CaseTable(self.logic.getParameterNode())
+        for _time in range(2):
+            table.addNodes(self.volumeNode, self.segmentationNode, self.segmentID)
+
+        self.assertEqual([row.name for row in table.rows()], ["CT / Blood"])
+        self.assertEqual(table.nodes(table.rows()[0].key), (self.volumeNode, self.segmentationNode))

@@ -371,12 +371,3 @@ def test_saved_scene_restores_the_panel(slicer, open_panel, ct, tmp_path):
 
     parameters = panel.logic.getParameterNode()
     assert (parameters.flip, parameters.threshold, parameters.model) == (True, 0.25, "site")
-
-
-def test_trainer_panel_says_how_to_train(slicer):
-    from harness.application import show_module
-
-    panel = show_module("SAHLoRATrainer")
-
-    assert "sahlora finetune" in panel.ui.explanationLabel.text
-    assert "finetune" in panel.ui.commandEdit.text
