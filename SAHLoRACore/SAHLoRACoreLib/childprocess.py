@@ -17,12 +17,13 @@ from pathlib import Path
 from slicer.i18n import tr as _
 
 from SAHLoRACoreLib.events import Event, EventReader
-from SAHLoRACoreLib.models import FOLDER_VARIABLE, modelsFolder
+from SAHLoRACoreLib.settings import settingsEnvironment, temporaryFolder
 from SAHLoRACoreLib.signals import Signal
 
 POLL_MS = 100
 GRACE_S = 2.0  # from the wish to cancel to the kill
 LAST_LINES = 15
+FOLDER_PREFIX = "SAHLoRA-"
 
 # Keeps freed large blocks in the process: without, up to a third of a run on CPU goes to page faults.
 LINUX_ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 32)}
@@ -61,12 +62,7 @@ def commandPrefix() -> list[str]:
 
 def childEnvironment() -> dict[str, str]:
     """Return the environment of a child."""
-    environment = {
-        **os.environ,
-        "PYTHONUTF8": "1",
-        "PYTHONUNBUFFERED": "1",
-        FOLDER_VARIABLE: str(modelsFolder()),
-    }
+    environment = {**os.environ, "PYTHONUTF8": "1", "PYTHONUNBUFFERED": "1", **settingsEnvironment()}
     return {**environment, **LINUX_ALLOCATOR} if sys.platform == "linux" else environment
 
 
@@ -95,9 +91,7 @@ class ChildProcess:
     """
 
     def __init__(self, command: Sequence[str], folder: Path | None = None) -> None:
-        import slicer
-
-        self.folder = folder or makeFolder(Path(slicer.app.temporaryPath))
+        self.folder = folder or makeFolder()
         self.progress, self.finished, self.error = Signal(), Signal(), Signal()
         self._cancelFile = self.folder / "cancel"
         self._command = [*command, "--cancel-file", str(self._cancelFile), "--parent-pid", str(os.getpid())]
@@ -255,9 +249,9 @@ class ChildProcess:
         )
 
 
-def makeFolder(parent: Path) -> Path:
-    """Make a folder for one child."""
-    return Path(tempfile.mkdtemp(prefix="SAHLoRA-", dir=parent))
+def makeFolder() -> Path:
+    """Make a folder for one child in the temporary folder of the settings."""
+    return Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=temporaryFolder()))
 
 
 def endProcessTree(process: subprocess.Popen[bytes]) -> None:

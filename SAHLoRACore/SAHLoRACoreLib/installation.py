@@ -18,6 +18,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from SAHLoRACoreLib.childprocess import ChildProcess, pythonExecutable
+from SAHLoRACoreLib.settings import Settings
 
 FOLDER = Path(__file__).resolve().parent
 REQUIREMENTS = FOLDER / "requirements.txt"
@@ -25,7 +26,6 @@ IMPORT_NAMES = {
     "pylibjpeg-libjpeg": "libjpeg",
     "pylibjpeg-openjpeg": "openjpeg",
 }
-WHEELS_SETTING = "SAHLoRA/WheelsFolder"
 
 
 @dataclass(frozen=True)
@@ -104,17 +104,12 @@ class PackageInstaller:
                 "PyTorch is the large one: it takes about 0.8 GB on disk for the processor alone and"
                 " several GB with support for NVIDIA graphics cards."
             )
-        if self.wheelsFolder():
+        wheels = Settings.load().wheelsFolder
+        if wheels:
             text += "\n\n" + _("They are taken from the folder {folder}; no network is needed.").format(
-                folder=self.wheelsFolder()
+                folder=wheels
             )
         return text + "\n\n" + _("Install them now? This can take several minutes.")
-
-    def wheelsFolder(self) -> str:
-        """Return the folder with wheels for installing without a network; empty: install from the network."""
-        import qt
-
-        return str(qt.QSettings().value(WHEELS_SETTING, "") or "")
 
     def install(self, findings: Findings) -> None:
         """Install what is missing and repair what is broken, then probe again.
@@ -125,9 +120,10 @@ class PackageInstaller:
             If something is still missing or broken.
         """
         wanted = [*findings.missing, *findings.broken]
+        wheels = Settings.load().wheelsFolder
         try:
-            if self.wheelsFolder():
-                self._installOffline(wanted, Path(self.wheelsFolder()))
+            if wheels:
+                self._installOffline(wanted, Path(wheels))
             else:
                 if "torch" in wanted:
                     self._installTorch(repair="torch" in findings.broken)

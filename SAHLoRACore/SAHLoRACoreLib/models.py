@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
 from dataclasses import dataclass, field
@@ -14,10 +13,10 @@ from typing import Any
 
 from slicer.i18n import tr as _
 
+from SAHLoRACoreLib.settings import modelsFolder
+
 SUFFIX = ".safetensors"
 SHIPPED_FOLDER = Path(__file__).resolve().parents[1] / "sahlora" / "models"
-FOLDER_VARIABLE = "SAHLORA_MODELS"
-FOLDER_SETTING = "SAHLoRA/ModelsFolder"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")  # what the commands accept
 TORCH_TYPES = {"F32": "torch.float32", "F16": "torch.float16", "BF16": "torch.bfloat16", "I64": "torch.int64"}
 
@@ -58,17 +57,6 @@ class InstalledModel:
     def isShipped(self) -> bool:
         """Tell whether the file came with SAHLoRA; such files are not removed."""
         return self.path.parent == SHIPPED_FOLDER
-
-
-def modelsFolder() -> Path:
-    """Return the user's folder of models: the setting, else the environment's, else the platform's place."""
-    import qt
-
-    chosen = qt.QSettings().value(FOLDER_SETTING, "") or os.environ.get(FOLDER_VARIABLE, "")
-    if chosen:
-        return Path(chosen).expanduser()
-    data = qt.QStandardPaths.writableLocation(qt.QStandardPaths.GenericDataLocation)
-    return Path(data) / "sahlora" / "models"
 
 
 def installedModels(kind: str) -> list[InstalledModel]:

@@ -5,7 +5,8 @@ from typing import Annotated
 from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
 from slicer.parameterNodeWrapper import Choice, WithinRange, parameterNodeWrapper
 
-from SAHLoRASegmenterLib.settings import DEFAULT_MODEL, DEVICES, VIEWS, SegmentSettings
+from SAHLoRACoreLib.settings import DEVICES
+from SAHLoRASegmenterLib.settings import DEFAULT_MODEL, VIEWS, SegmentSettings
 
 
 @parameterNodeWrapper

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import slicer
@@ -48,7 +47,7 @@ class SegmentationRun:
     """
 
     def __init__(self, command: Sequence[str], volumeNode: Any, settings: SegmentSettings) -> None:
-        folder = makeFolder(Path(slicer.app.temporaryPath))
+        folder = makeFolder()
         self._label = folder / "label.seg.nrrd"
         self._report = folder / "report.json"
         self._probability = folder / "probability.nrrd" if settings.keepProbability else None

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from slicer.i18n import tr as _
 
+from SAHLoRACoreLib.settings import deviceFor
+
 VIEWS = ("axial", "coronal", "sagittal")
-DEVICES = ("auto", "cpu", "cuda", "mps")
 DEFAULT_MODEL = "hemorrhage-base"
 
 
@@ -62,7 +63,7 @@ class SegmentSettings:
 
     def arguments(self) -> list[str]:
         """Return the options of ``sahlora segment`` for these settings."""
-        options = ["--model", self.model, "--device", self.device]
+        options = ["--model", self.model, "--device", deviceFor(self.device)]
         if self.adapter:
             options += ["--adapter", self.adapter]
         if self.views:

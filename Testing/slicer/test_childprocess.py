@@ -168,7 +168,7 @@ def test_signals_come_from_the_event_loop_without_waiting(slicer, start, tmp_pat
 
 def test_child_gets_utf8_unbuffered_output_and_the_models_folder(slicer, tmp_path):
     from SAHLoRACoreLib.childprocess import childEnvironment
-    from SAHLoRACoreLib.models import modelsFolder
+    from SAHLoRACoreLib.settings import modelsFolder
 
     environment = childEnvironment()
 

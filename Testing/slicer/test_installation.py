@@ -34,12 +34,10 @@ def installer(slicer, monkeypatch):
 
 @pytest.fixture
 def wheels(slicer):
-    import qt
+    from SAHLoRACoreLib.settings import Settings
 
-    from SAHLoRACoreLib.installation import WHEELS_SETTING
-
-    yield lambda folder: qt.QSettings().setValue(WHEELS_SETTING, str(folder))
-    qt.QSettings().remove(WHEELS_SETTING)
+    yield lambda folder: Settings(wheelsFolder=str(folder)).save()
+    Settings().save()
 
 
 def test_probe_in_a_child_tells_missing_from_broken_from_working(slicer, tmp_path, monkeypatch):

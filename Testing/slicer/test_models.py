@@ -45,17 +45,15 @@ def test_file_that_is_no_model_is_left_out(folder, content):
 
 
 def test_models_folder_is_the_commands_unless_a_setting_moves_it(slicer, monkeypatch, tmp_path):
-    import qt
-
-    from SAHLoRACoreLib.models import FOLDER_SETTING, modelsFolder
+    from SAHLoRACoreLib.settings import Settings, modelsFolder
 
     core = pytest.importorskip("sahlora.model")
     monkeypatch.delenv("SAHLORA_MODELS", raising=False)
 
     assert modelsFolder() == core.models_folder()
-    qt.QSettings().setValue(FOLDER_SETTING, str(tmp_path))
+    Settings(modelsFolder=str(tmp_path)).save()
     assert modelsFolder() == tmp_path
-    qt.QSettings().remove(FOLDER_SETTING)
+    Settings().save()
 
 
 def test_file_written_by_the_core_is_read(slicer, tmp_path):
