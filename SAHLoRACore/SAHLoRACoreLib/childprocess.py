@@ -129,6 +129,11 @@ class ChildProcess:
         """Tell whether the last word of the child is still to come."""
         return self._process is not None
 
+    @property
+    def result(self) -> Event:
+        """What the child reported, also if it failed after that; an empty dictionary before."""
+        return self._result
+
     def cancel(self) -> None:
         """Ask the child to stop; it is killed with all its processes if it hasn't after two seconds."""
         if self._process is not None and self._killAt is None:

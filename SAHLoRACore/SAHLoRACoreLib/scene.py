@@ -17,6 +17,7 @@ import numpy as np
 import slicer
 import vtk
 from slicer.i18n import tr as _
+from vtk.util.numpy_support import vtk_to_numpy
 
 AIR_HU = -1024
 ORTHOGONAL_WITHIN = (
@@ -61,12 +62,70 @@ def exportVolume(node: Any, path: Path) -> ExportedVolume:
     if node.GetImageData().GetNumberOfScalarComponents() != 1:
         raise ValueError(_('The volume "{name}" is a color picture, not a CT.').format(name=node.GetName()))
     image, keepsVoxels = imageInWorld(node)
-    storage = slicer.vtkMRMLVolumeArchetypeStorageNode()
-    storage.SetFileName(str(path))
-    storage.SetUseCompression(0)
-    if not storage.WriteData(image):
-        raise RuntimeError(_("Can't write the volume to {path}.").format(path=path))
+    _write(image, path)
     return ExportedVolume(path, node, image, keepsVoxels)
+
+
+def exportSegment(segmentationNode: Any, segmentID: str, volume: ExportedVolume, path: Path) -> float:
+    """Write a segment as label map on the very voxels of an exported volume and return its volume in mL.
+
+    The segment may have another grid, share a layer with others, or lie under a transform of its own: every
+    voxel of the volume gets what the segment has at its center.
+
+    Raises
+    ------
+    ValueError
+        If there is no such segment, it has no voxels of its own, or nothing of it lies on the volume.
+    RuntimeError
+        If the file can't be written.
+    """
+    label = segmentOn(segmentationNode, segmentID, volume.image)
+    outlined = int(np.count_nonzero(vtk_to_numpy(label.GetImageData().GetPointData().GetScalars())))
+    if not outlined and not _isEmpty(segmentationNode, segmentID):
+        raise ValueError(
+            _('"{segmentation}" does not lie on the volume "{volume}". Choose the segmentation of this CT.')
+            .format(segmentation=segmentationNode.GetName(), volume=volume.node.GetName())
+        )  # fmt: skip
+    _write(label, path)
+    return outlined * float(np.prod(volume.image.GetSpacing())) / 1000
+
+
+def segmentOn(segmentationNode: Any, segmentID: str, image: Any) -> Any:
+    """Return a segment (0 and 1) on the grid of an image in world space, outside of any scene.
+
+    Raises
+    ------
+    ValueError
+        If there is no such segment or it has no voxels of its own.
+    """
+    segment, source = _labelmap(segmentationNode, segmentID)
+    label = slicer.vtkMRMLScalarVolumeNode()
+    label.CopyOrientation(image)
+    values = vtk.vtkImageData()
+    values.SetDimensions(image.GetImageData().GetDimensions())
+    values.AllocateScalars(vtk.VTK_UNSIGNED_CHAR, 1)
+    values.GetPointData().GetScalars().Fill(0)
+    label.SetAndObserveImageData(values)
+    grids = [vtk.vtkMatrix4x4(), vtk.vtkMatrix4x4()]
+    source.GetImageToWorldMatrix(grids[0])
+    image.GetIJKToRASMatrix(grids[1])
+    sampling = _sampling(grids[0], segmentationNode.GetParentTransformNode(), grids[1])
+    first, last = _covered(source.GetExtent(), sampling, np.array(values.GetDimensions()))
+    if np.all(first <= last):
+        plain = vtk.vtkImageData()  # in voxels: the transform has the geometry
+        plain.ShallowCopy(source)
+        plain.SetOrigin(0, 0, 0)
+        plain.SetSpacing(1, 1, 1)
+        plain.SetDirectionMatrix(1, 0, 0, 0, 1, 0, 0, 0, 1)
+        reslice = _reslice(plain, sampling, first, last, background=0)
+        reslice.SetInterpolationModeToNearestNeighbor()
+        reslice.Update()
+        found = vtk_to_numpy(reslice.GetOutput().GetPointData().GetScalars())
+        found = found.reshape((last - first + 1)[::-1])
+        part = tuple(slice(low, high + 1) for low, high in zip(first[::-1], last[::-1], strict=True))
+        # Segments of one layer differ by their value.
+        slicer.util.arrayFromVolume(label)[part] = found == segment.GetLabelValue()
+    return label
 
 
 def imageInWorld(node: Any) -> tuple[Any, bool]:
@@ -142,6 +201,35 @@ def placeInStudy(node: Any, sibling: Any) -> None:
 # ----------------------------------------------------------------------------------------------- parts
 
 
+def _write(image: Any, path: Path) -> None:
+    storage = slicer.vtkMRMLVolumeArchetypeStorageNode()
+    storage.SetFileName(str(path))
+    storage.SetUseCompression(0)
+    if not storage.WriteData(image):
+        raise RuntimeError(_("Can't write the volume to {path}.").format(path=path))
+
+
+def _labelmap(segmentationNode: Any, segmentID: str) -> tuple[Any, Any]:
+    """Return a segment and the label map it is in."""
+    segment = segmentationNode.GetSegmentation().GetSegment(segmentID)
+    if segment is None:
+        raise ValueError(_('"{name}" has no such segment any more.').format(name=segmentationNode.GetName()))
+    name = slicer.vtkSegmentationConverter.GetBinaryLabelmapRepresentationName()
+    labelmap = segment.GetRepresentation(name)
+    if labelmap is None:
+        raise ValueError(
+            _('The segment "{name}" is a surface. Make its binary labelmap in the module Segmentations.')
+            .format(name=segment.GetName())
+        )  # fmt: skip
+    return segment, labelmap
+
+
+def _isEmpty(segmentationNode: Any, segmentID: str) -> bool:
+    segment, labelmap = _labelmap(segmentationNode, segmentID)
+    scalars = labelmap.GetPointData().GetScalars()
+    return scalars is None or not np.any(vtk_to_numpy(scalars) == segment.GetLabelValue())
+
+
 def _copy(node: Any) -> Any:
     copy = slicer.vtkMRMLScalarVolumeNode()
     copy.CopyOrientation(node)
@@ -182,32 +270,68 @@ def _resampledInWorld(node: Any) -> Any:
     grid[:3, 3] = low + spacing / 2
     toWorld = slicer.util.vtkMatrixFromArray(grid)
 
-    localFromVoxel = vtk.vtkMatrix4x4()
-    vtk.vtkMatrix4x4.Invert(local, localFromVoxel)
-    fromWorld = vtk.vtkGeneralTransform()
-    slicer.vtkMRMLTransformNode.GetTransformBetweenNodes(None, node.GetParentTransformNode(), fromWorld)
-    sampling = vtk.vtkGeneralTransform()
-    sampling.Concatenate(localFromVoxel)
-    sampling.Concatenate(fromWorld)
-    sampling.Concatenate(toWorld)
-
     source = vtk.vtkImageData()
     source.ShallowCopy(node.GetImageData())
     source.SetOrigin(0, 0, 0)
     source.SetSpacing(1, 1, 1)
-    reslice = vtk.vtkImageReslice()
-    reslice.SetInputData(source)
-    reslice.SetResliceTransform(sampling)
+    sampling = _sampling(local, node.GetParentTransformNode(), toWorld)
+    reslice = _reslice(source, sampling, np.zeros(3, int), size - 1, AIR_HU)
     reslice.SetInterpolationModeToLinear()
-    reslice.SetBackgroundLevel(AIR_HU)
-    reslice.SetOutputOrigin(0, 0, 0)
-    reslice.SetOutputSpacing(1, 1, 1)
-    reslice.SetOutputExtent(0, int(size[0]) - 1, 0, int(size[1]) - 1, 0, int(size[2]) - 1)
     reslice.Update()
     image = slicer.vtkMRMLScalarVolumeNode()
     image.SetAndObserveImageData(reslice.GetOutput())
     image.SetIJKToRASMatrix(toWorld)
     return image
+
+
+def _sampling(local: vtk.vtkMatrix4x4, transformNode: Any, grid: vtk.vtkMatrix4x4) -> Any:
+    """Return the way from the voxels of a grid in world space to those of an image under a transform."""
+    localFromVoxel = vtk.vtkMatrix4x4()
+    vtk.vtkMatrix4x4.Invert(local, localFromVoxel)
+    if transformNode is None or transformNode.IsTransformToWorldLinear():
+        sampling = vtk.vtkTransform()  # many times faster than a general one
+        sampling.Concatenate(localFromVoxel)
+        if transformNode is not None:
+            fromWorld = _matrixToWorld(transformNode)
+            fromWorld.Invert()
+            sampling.Concatenate(fromWorld)
+    else:
+        sampling, fromWorld = vtk.vtkGeneralTransform(), vtk.vtkGeneralTransform()
+        slicer.vtkMRMLTransformNode.GetTransformBetweenNodes(None, transformNode, fromWorld)
+        sampling.Concatenate(localFromVoxel)
+        sampling.Concatenate(fromWorld)
+    sampling.Concatenate(grid)
+    return sampling
+
+
+def _covered(extent: Any, sampling: Any, size: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first and the last voxel (x, y, z) of a grid that can get something of an image's extent."""
+    first, last = np.zeros(3, int), size - 1
+    if any(low > high for low, high in zip(extent[0::2], extent[1::2], strict=True)):
+        return first, first - 1
+    if not isinstance(sampling, vtk.vtkTransform):
+        return first, last
+    corners = np.array(np.meshgrid(extent[0:2], extent[2:4], extent[4:6])).reshape(3, -1).T
+    way = sampling.GetInverse()
+    reached = np.array([way.TransformPoint(corner) for corner in corners.astype(float)])
+    return (
+        np.maximum(first, np.floor(reached.min(axis=0)).astype(int) - 1),
+        np.minimum(last, np.ceil(reached.max(axis=0)).astype(int) + 1),
+    )
+
+
+def _reslice(
+    source: Any, sampling: Any, first: np.ndarray, last: np.ndarray, background: float
+) -> vtk.vtkImageReslice:
+    """Return a filter that samples an image on a grid's voxels from `first` to `last`; both in voxels."""
+    reslice = vtk.vtkImageReslice()
+    reslice.SetInputData(source)
+    reslice.SetResliceTransform(sampling)
+    reslice.SetBackgroundLevel(background)
+    reslice.SetOutputOrigin(0, 0, 0)
+    reslice.SetOutputSpacing(1, 1, 1)
+    reslice.SetOutputExtent(*(int(n) for pair in zip(first, last, strict=True) for n in pair))
+    return reslice
 
 
 def _place(node: Any, volume: ExportedVolume) -> None:
