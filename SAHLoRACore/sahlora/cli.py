@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     keep_freed_memory()
     with cancellation(args.cancel_file, args.parent_pid) as cancelled:
-        progress = Progress(sinks[args.progress](), cancelled)
+        progress = Progress(sinks[args.progress if _is_first_process() else "none"](), cancelled)
         try:
             modules[args.command].run(args, progress)
         except SAHLoRAError as error:
@@ -54,6 +54,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
             return 1
     return 0
+
+
+def _is_first_process() -> bool:
+    """Whether this is the one that reports; the others that ``torchrun`` started are quiet."""
+    return "TORCHELASTIC_RUN_ID" not in os.environ or os.environ.get("RANK", "0") == "0"
 
 
 def build_parser(modules: dict[str, ModuleType]) -> argparse.ArgumentParser:

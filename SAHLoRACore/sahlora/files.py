@@ -12,6 +12,7 @@ from pathlib import Path
 
 from sahlora.errors import ResourceError
 
+TEMPORARY = ".sahlora-"  # how folders of files that are being written begin
 FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -27,7 +28,7 @@ def replacing(path: Path) -> Iterator[Path]:
     folder = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=".sahlora-", dir=path.parent))
+        folder = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=path.parent))
         temporary = folder / path.name
         yield temporary
         if temporary.is_file():

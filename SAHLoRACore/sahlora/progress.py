@@ -105,6 +105,10 @@ class Progress:
 
         return Progress(sink, cancelled)
 
+    def agreeing(self, agree: Callable[[bool], bool]) -> Progress:
+        """Return a progress that tells `agree` at each check whether somebody asked to stop, and obeys it."""
+        return Progress(self._sink, lambda: agree(self._cancelled is not None and self._cancelled()))
+
 
 SILENT = Progress()
 

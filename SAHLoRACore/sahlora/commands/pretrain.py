@@ -1,19 +1,31 @@
 """Train a base model from annotated head CT.
 
-The manifest is a CSV with the columns case, image, label and, optionally, slices: a table with the columns
-slice (0 is the lowest) and hemorrhage (0 or 1) in which an expert says which slices show blood. Such slices
-without a label are unknown and are not used; slices without blood are empty, whatever the label says.
+MANIFEST lists the cases, see Docs/cases.md. Its column slices names a table in which an expert says which
+slices show blood; such slices without a label are unknown and are not used, slices without blood are empty,
+whatever the label says. Cases held out are scored after each epoch; with --patience they stop the training.
 
-A run that was stopped continues when the same command is given again.
+A run that was stopped continues when the same command is given again; --resume demands that there is one.
+Under “torchrun --nproc-per-node N -m sahlora pretrain …”, N processes share every batch.
 """
 
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from sahlora.commands.training_options import (
+    configure_run,
+    configure_training,
+    read_cohort,
+    run_folder,
+    training_settings,
+)
 from sahlora.progress import Progress
+
+if TYPE_CHECKING:
+    from sahlora.card import Description
+    from sahlora.training.pretraining import PretrainingPlan
 
 SUMMARY = "train a base model from annotated head CT"
 EXAMPLE = "sahlora pretrain cases.csv -o base.safetensors --preset default --epochs 12"
@@ -21,21 +33,15 @@ EXAMPLE = "sahlora pretrain cases.csv -o base.safetensors --preset default --epo
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("manifest", type=Path, metavar="MANIFEST", help="CSV: case, image, label[, slices]")
-    parser.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="MODEL", help="model file to write"
-    )
-    parser.add_argument("--run", type=Path, metavar="FOLDER", help="folder of the run (default: MODEL.run)")
-    parser.add_argument("--preset", default="default", help="default or paper (default: default)")
-    parser.add_argument(
-        "--epochs", type=int, help="passes over all slices with blood (default: the preset's)"
-    )
-    parser.add_argument("--batch-size", type=int, help="slices a step, even (default: the preset's)")
-    parser.add_argument("--learning-rate", type=float, help="peak learning rate (default: the preset's)")
-    parser.add_argument("--seed", type=int, help="seed of weights, order and augmentation (default: 0)")
-    parser.add_argument("--level", type=int, default=2, help="levels of the network (default: 2)")
-    parser.add_argument("--width", type=int, default=32, help="channels of the network (default: 32)")
-    parser.add_argument(
+    configure_run(parser, "MODEL", "nobody")
+    _configure_network(parser.add_argument_group("network"))
+    configure_training(parser.add_argument_group("training"), "default or paper")
+
+
+def _configure_network(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--level", type=int, default=2, help="levels of the network (default: 2)")
+    group.add_argument("--width", type=int, default=32, help="channels of the network (default: 32)")
+    group.add_argument(
         "--window",
         type=float,
         nargs=2,
@@ -43,60 +49,67 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar=("LOW", "HIGH"),
         help="HU (default: 0 120)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--spacing", type=float, default=1.0, metavar="MM", help="pixel size, 0 native (default: 1)"
     )
-    parser.add_argument(
+    group.add_argument(
         "--view", choices=("axial", "coronal", "sagittal"), default="axial", help="slices' direction"
     )
-    parser.add_argument(
+    group.add_argument(
         "--target", choices=("hemorrhage", "sah"), default="hemorrhage", help="what the label outlines"
     )
-    parser.add_argument(
+    group.add_argument(
         "--description",
         type=Path,
         metavar="FILE.json",
         help="words for the card: title, summary, license, data, …",
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
 
 
 def run(args: argparse.Namespace, progress: Progress) -> None:
-    """Train and write the model."""
-    from sahlora.card import (
-        INTRACRANIAL_HEMORRHAGE,
-        SAH,
-        Description,
-        NetworkSpec,
-        Preprocessing,
-        Target,
-        decode,
-    )
-    from sahlora.cases import read_manifest
-    from sahlora.devices import choose_device
-    from sahlora.errors import UsageError
+    """Check everything, train and write the model."""
+    from sahlora.devices import choose_device, use_threads
     from sahlora.files import require_writable
+    from sahlora.training.distributed import joined
+    from sahlora.training.loop import begin_run, require_run
+    from sahlora.training.pretraining import pretrain
+
+    progress.stage("checking")
+    use_threads(args.threads)
+    folder, plan = run_folder(args), _plan(args)
+    with joined(choose_device(args.device)) as processes:
+        if args.resume:
+            processes.by_first(lambda: require_run(folder))
+        cohort = read_cohort(args, plan.settings.seed, 0, progress)
+        processes.by_first(lambda: require_writable(args.output))
+        processes.by_first(lambda: begin_run(folder))
+        card = pretrain(cohort, plan, args.output, folder, processes.device, progress, processes)
+    progress.result(model=str(args.output), training=card.training)
+
+
+def _plan(args: argparse.Namespace) -> PretrainingPlan:
+    from sahlora.card import INTRACRANIAL_HEMORRHAGE, SAH, Description, NetworkSpec, Preprocessing, Target
     from sahlora.model import SUFFIX
-    from sahlora.training.pretraining import PretrainingPlan, pretrain
+    from sahlora.training.pretraining import PretrainingPlan
     from sahlora.training.settings import PRESETS
 
-    if args.preset not in PRESETS:
-        raise UsageError(
-            "unknown-preset", f"There is no preset “{args.preset}”.", f"Use {' or '.join(PRESETS)}."
-        )
-    given = {key: getattr(args, key) for key in ("epochs", "batch_size", "learning_rate", "seed")}
-    plan = PretrainingPlan(
-        decode(Description, args.description.read_text(encoding="utf-8"))
-        if args.description
-        else Description(args.output.name.removesuffix(SUFFIX)),
+    return PretrainingPlan(
+        _description(args.description) or Description(args.output.name.removesuffix(SUFFIX)),
         Target(SAH if args.target == "sah" else INTRACRANIAL_HEMORRHAGE),
         NetworkSpec(level=args.level, width=args.width),
         Preprocessing(window=tuple(args.window), spacing=args.spacing or None, views=(args.view,)),
-        replace(PRESETS[args.preset], **{key: value for key, value in given.items() if value is not None}),
+        training_settings(args, PRESETS),
     )
-    device = choose_device(args.device)
-    cases = read_manifest(args.manifest)
-    folder = args.run or args.output.with_suffix(".run")
-    require_writable(args.output, folder / "settings.json")
-    card = pretrain(cases, plan, args.output, folder, device, progress)
-    progress.result(model=str(args.output), training=card.training)
+
+
+def _description(file: Path | None) -> Description | None:
+    from sahlora.card import Description, decode
+    from sahlora.errors import InputError
+
+    if file is None:
+        return None
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise InputError("not-found", f"Can't read the description {file}.", "Check its name.") from error
+    return decode(Description, text)

@@ -22,7 +22,7 @@ from sahlora.model import Model
 from sahlora.progress import SILENT, Progress
 from sahlora.training.augmentation import augmentation
 from sahlora.training.held_out import Cohort, slice_dice, volume_dice
-from sahlora.training.loop import TrainingState, train
+from sahlora.training.loop import TrainingState, cache_of, train
 from sahlora.training.settings import FINETUNING_PRESETS, TrainingSettings
 from sahlora.training.slices import SliceBatches, prepare_cases
 from sahlora.version import __version__
@@ -149,9 +149,9 @@ def _train_view(
 ) -> tuple[dict[str, Tensor], Plain]:
     """Train one view's adapter; return its tensors and the record of the training."""
     preprocessing, settings, multiple = base.card.preprocessing, plan.settings, 2**base.network.level
-    cases = prepare_cases(cohort.training, preprocessing, view, run / "cache", progress)
+    cases = prepare_cases(cohort.training, preprocessing, view, cache_of(run), progress)
     held_out = (
-        prepare_cases(cohort.held_out, preprocessing, view, run / "cache", progress)
+        prepare_cases(cohort.held_out, preprocessing, view, cache_of(run), progress)
         if cohort.held_out
         else []
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from sahlora.devices import is_out_of_memory, runs_bf16
 from sahlora.errors import ResourceError
 from sahlora.progress import Progress
+from sahlora.training.distributed import ALONE, Processes, join_norms
 from sahlora.training.losses import LOSSES
 from sahlora.training.settings import TrainingSettings
 
@@ -29,14 +30,22 @@ class Learner:
     settings : TrainingSettings
     device : torch.device
     progress : Progress
-        Told when memory runs out and what is done about it.
+        Told when memory runs out and what is done about it; asked between the parts of a step.
+    processes : Processes
+        Who shares each batch.
     """
 
     def __init__(
-        self, network: nn.Module, settings: TrainingSettings, device: torch.device, progress: Progress
+        self,
+        network: nn.Module,
+        settings: TrainingSettings,
+        device: torch.device,
+        progress: Progress,
+        processes: Processes = ALONE,
     ) -> None:
         self.network, self.device = network, device
-        self._settings, self._progress = settings, progress
+        self._settings, self._progress, self._processes = settings, progress, processes
+        join_norms(network, processes)
         self._slices_at_once = min(settings.slices_at_once or settings.batch_size, settings.batch_size)
         network.train().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._parameters = {name: p for name, p in network.named_parameters() if p.requires_grad}
@@ -57,57 +66,85 @@ class Learner:
     # ------------------------------------------------------------------------------------------ one step
 
     def step(self, image: Tensor, label: Tensor, step: int, learning_rate: float) -> float:
-        """Take step number `step` on images and labels, both (N, 1, H, W), and return the loss.
+        """Take step number `step` on images and labels, both (N, 1, H, W), and return the whole batch's loss.
 
         Raises
         ------
         ResourceError
             ``diverged`` if loss or gradient is no longer finite, ``out-of-memory`` if one slice on the CPU is
-            too much; the weights are then those of the last step.
+            too much; the network is then as after the last step.
+        Cancelled
+            Between the parts of the step; likewise.
         """
-        while True:
-            try:
-                loss = self._backward(image, label, step)
-                break
-            except Exception as error:
-                if not is_out_of_memory(error):
-                    raise
-            self._relieve()  # outside the handler, whose traceback still holds the tensors
-        gradients = [p.grad for p in self._parameters.values() if p.grad is not None]
-        if not (math.isfinite(loss) and torch.isfinite(torch.nn.utils.get_total_norm(gradients))):
-            raise ResourceError(
-                "diverged",
-                f"The loss or its gradient is no longer a number at step {step + 1}.",
-                "Lower the learning rate; the last good state is kept.",
-            )
+        before = self._buffers()
+        try:
+            loss = self._fitting_backward(image, label, step, before)
+            gradients = [p.grad for p in self._parameters.values() if p.grad is not None]
+            if not (math.isfinite(loss) and torch.isfinite(torch.nn.utils.get_total_norm(gradients))):
+                raise ResourceError(
+                    "diverged",
+                    f"The loss or its gradient is no longer a number at step {step + 1}.",
+                    "Lower the learning rate; the last good state is kept.",
+                )
+        except BaseException:
+            self._set_buffers(before)
+            raise
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         self._optimizer.step()
         self._update_average(step)
         return loss
 
-    def _backward(self, image: Tensor, label: Tensor, step: int) -> float:
-        """Compute the loss and its gradient, in parts if need be.
+    def _fitting_backward(
+        self, image: Tensor, label: Tensor, step: int, before: Mapping[str, Tensor]
+    ) -> float:
+        """Compute the loss and its gradient in parts as small as memory demands."""
+        while True:
+            try:
+                return self._backward(image, label, step, before)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+            self._relieve()  # outside the handler, whose traceback still holds the tensors
+            self._set_buffers(before)
+
+    def _backward(self, image: Tensor, label: Tensor, step: int, before: Mapping[str, Tensor]) -> float:
+        """Compute the loss of all processes' slices and its gradient.
 
         The loss is one of the whole batch and no mean over slices, so its gradient at the logits is taken
-        first; each part then runs again and takes its share of it further. The sum is the gradient of the
-        whole batch (where BatchNorm is in training mode, with each part's own statistics).
+        first and then taken further through this process's slices. If those are too many at once, each part
+        runs again for that. The sum is the gradient of the whole batch (where BatchNorm is in training mode,
+        with each part's own statistics).
         """
-        loss_of, label = LOSSES[self._settings.loss], label.to(self.device)
         self._optimizer.zero_grad(set_to_none=True)
-        if len(image) <= self._slices_at_once:
-            loss = loss_of(self._logits(image, step), label)
-            loss.backward()
-            return float(loss.detach())
-        parts = image.split(self._slices_at_once)
-        with torch.no_grad():
-            logits = torch.cat([self._logits(part, step) for part in parts])
-        loss = loss_of(logits.requires_grad_(), label)
+        own, parts = self._processes, image.split(self._slices_at_once)
+        if len(parts) == 1:
+            logits = self._logits(image, step)
+        else:
+            with torch.no_grad():
+                logits = torch.cat([self._logits(part, step) for part in parts])
+            self._set_buffers(before)
+        whole = own.gather(logits.detach()).requires_grad_()
+        loss = LOSSES[self._settings.loss](whole, own.gather(label.to(self.device)))
         loss.backward()
-        assert logits.grad is not None
-        for part, gradient in zip(parts, logits.grad.split(self._slices_at_once), strict=True):
-            self._logits(part, step).backward(gradient)
+        assert whole.grad is not None
+        gradient = whole.grad[own.share(len(whole))]
+        if len(parts) == 1:
+            logits.backward(gradient)
+        else:
+            for part, of_part in zip(parts, gradient.split(self._slices_at_once), strict=True):
+                self._progress.check()
+                self._logits(part, step).backward(of_part)
+        own.add([p.grad for p in self._parameters.values() if p.grad is not None])
         return float(loss.detach())
+
+    def _buffers(self) -> dict[str, Tensor]:
+        """Copy what a forward pass may change: the statistics of BatchNorm."""
+        return {name: buffer.clone() for name, buffer in self.network.named_buffers()}
+
+    def _set_buffers(self, values: Mapping[str, Tensor]) -> None:
+        for name, buffer in self.network.named_buffers():
+            buffer.copy_(values[name])
 
     def _logits(self, image: Tensor, step: int) -> Tensor:
         """Run the network, in mixed precision where that is faster; its dropout is a function of the step."""
@@ -117,8 +154,14 @@ class Learner:
             return self.network(image).float()
 
     def _relieve(self) -> None:
-        """Compute a step in smaller parts, or go to the CPU."""
+        """Compute a step in smaller parts, or go to the CPU; several processes would fall out of step."""
         self._optimizer.zero_grad(set_to_none=True)
+        if self._processes.count > 1:
+            raise ResourceError(
+                "out-of-memory",
+                f"{self._slices_at_once} slices at once need too much memory.",
+                "Give a lower --slices-at-once and the same command again; it continues.",
+            )
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         if self._slices_at_once > 1:

@@ -7,8 +7,10 @@ same weights as an uninterrupted one.
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +21,11 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from sahlora.errors import Cancelled, InputError
-from sahlora.files import replacing
+from sahlora.files import TEMPORARY, replacing, require_writable
 from sahlora.progress import Progress
+from sahlora.training.distributed import ALONE, Processes
 from sahlora.training.learner import Learner
+from sahlora.training.prefetch import prefetched
 from sahlora.training.settings import TrainingSettings
 from sahlora.training.slices import SliceBatches
 
@@ -72,6 +76,7 @@ def train(
     *,
     stage: str = "training",
     belongs_to: Mapping[str, Any] | None = None,
+    processes: Processes = ALONE,
     save_every_s: float = SAVE_EVERY_S,
 ) -> TrainingState:
     """Train the parameters that require gradients, continuing from the state in `run` if there is one.
@@ -91,6 +96,9 @@ def train(
         What to call this work in events.
     belongs_to : mapping, optional
         Whatever else a run must agree in to be continued, as plain values.
+    processes : Processes
+        Who trains together, each with its share of every batch; `run` lies where all can read it, and the
+        first writes.
 
     Raises
     ------
@@ -101,30 +109,32 @@ def train(
     Cancelled
         After the state was saved.
     """
-    learner = Learner(network, settings, device, progress)
+    learner = Learner(network, settings, device, progress, processes)
     identity = json.loads(
         json.dumps({**settings.to_dict(), **(belongs_to or {}), "cases": batches.fingerprint})
     )
     state = load_state(run, learner, identity)
-    with replacing(run / "settings.json") as path:
-        path.write_text(json.dumps(identity, indent=2) + "\n")
-    steps = settings.epochs * len(batches)
+    if processes.is_first:
+        _write_text(run / "settings.json", json.dumps(identity, indent=2) + "\n")
+        _write_metrics(run, state)  # a kill may have come between state and metrics
+    steps, share = settings.epochs * len(batches), processes.share(settings.batch_size)
     progress.stage(stage, done=(state.epoch * len(batches) + state.batch) / steps)
     try:
         while not state.is_done(settings):
             saved = time.monotonic()
-            for image, label in batches.epoch(state.epoch, state.batch):
-                step = state.epoch * len(batches) + state.batch
-                loss = learner.step(image, label, step, settings.learning_rate_at(step, steps))
-                state = replace(state, batch=state.batch + 1, epoch_loss=state.epoch_loss + loss)
-                if time.monotonic() - saved >= save_every_s:
-                    save_state(run, learner, identity, state)
-                    saved = time.monotonic()
-                progress.update((step + 1) / steps)
-            state = _end_epoch(learner, state, len(batches), settings, progress, evaluate)
-            save_state(run, learner, identity, state)
+            with closing(prefetched(batches.epoch(state.epoch, state.batch, share))) as ahead:
+                for image, label in ahead:
+                    step = state.epoch * len(batches) + state.batch
+                    loss = learner.step(image, label, step, settings.learning_rate_at(step, steps))
+                    state = replace(state, batch=state.batch + 1, epoch_loss=state.epoch_loss + loss)
+                    if time.monotonic() - saved >= save_every_s:
+                        save_state(run, learner, identity, state, processes)
+                        saved = time.monotonic()
+                    progress.update((step + 1) / steps)
+            state = _end_epoch(learner, state, len(batches), settings, progress, evaluate, processes)
+            save_state(run, learner, identity, state, processes)
     except Cancelled:
-        save_state(run, learner, identity, state)
+        save_state(run, learner, identity, state, processes)
         raise
     learner.finish()
     return state
@@ -137,6 +147,7 @@ def _end_epoch(
     settings: TrainingSettings,
     progress: Progress,
     evaluate: Callable[[nn.Module], float] | None,
+    processes: Processes,
 ) -> TrainingState:
     """Score the epoch, report it and remember the weights if they are the best."""
     mean = state.epoch_loss / batches
@@ -145,7 +156,7 @@ def _end_epoch(
         progress.metric(epoch=state.epoch, loss=round(mean, 5))
         return state
     with learner.evaluated() as network:
-        score = evaluate(network)
+        score = processes.by_first(lambda: evaluate(network))
     state = replace(state, scores=(*state.scores, score))
     progress.metric(epoch=state.epoch, loss=round(mean, 5), held_out_dice=round(score, 4))
     if settings.patience is not None and state.best_epoch == state.epoch:
@@ -156,21 +167,67 @@ def _end_epoch(
 # ------------------------------------------------------------------------------------------------ state
 
 
-def save_state(run: Path, learner: Learner, identity: Mapping[str, Any], state: TrainingState) -> None:
+def require_run(run: Path) -> None:
+    """Check that `run` is the folder of a run that was begun.
+
+    Raises
+    ------
+    InputError
+        ``nothing-to-resume``.
+    """
+    if not cache_of(run).is_dir():
+        raise InputError(
+            "nothing-to-resume",
+            f"There is no run to continue in {run}.",
+            "Check --run and the output's name, or begin one: leave --resume away.",
+        )
+
+
+def begin_run(run: Path) -> None:
+    """Make the folder of a run; from one that is there, remove what a killed process left half-written.
+
+    Raises
+    ------
+    ResourceError
+        ``unwritable``.
+    """
+    require_writable(cache_of(run) / "any")
+    for left in run.rglob(f"{TEMPORARY}*"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def cache_of(run: Path) -> Path:
+    """Return where a run keeps its prepared cases."""
+    return run / "cache"
+
+
+def save_state(
+    run: Path,
+    learner: Learner,
+    identity: Mapping[str, Any],
+    state: TrainingState,
+    processes: Processes = ALONE,
+) -> None:
     """Write weights, optimizer and progress to one file, then put it in the place of the last one."""
+    if not processes.is_first:
+        return
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in learner.tensors().items()}
     metadata = {"settings": json.dumps(identity), "state": json.dumps(vars(state))}
     with replacing(run / "state.safetensors") as path:
         path.write_bytes(safetensors.torch.save(tensors, metadata))
-    with replacing(run / "metrics.jsonl") as path:
-        path.write_text("".join(f"{json.dumps(line)}\n" for line in _metrics(state)))
+    _write_metrics(run, state)
 
 
-def _metrics(state: TrainingState) -> list[dict[str, float]]:
+def _write_metrics(run: Path, state: TrainingState) -> None:
     lines: list[dict[str, float]] = [{"epoch": i, "loss": loss} for i, loss in enumerate(state.losses, 1)]
     for line, score in zip(lines, state.scores, strict=False):
         line["held_out_dice"] = score
-    return lines
+    _write_text(run / "metrics.jsonl", "".join(f"{json.dumps(line)}\n" for line in lines))
+
+
+def _write_text(file: Path, text: str) -> None:
+    with replacing(file) as path:
+        path.write_text(text)
 
 
 def load_state(run: Path, learner: Learner, identity: Mapping[str, Any]) -> TrainingState:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
 from sahlora.card import BaseCard, Description, NetworkSpec, Preprocessing, Target
-from sahlora.cases import Case
 from sahlora.errors import UsageError
 from sahlora.model import save_model
 from sahlora.networks import MultiViewUNet, initialize_as_published
 from sahlora.progress import SILENT, Progress
 from sahlora.training.augmentation import augmentation
-from sahlora.training.loop import TrainingState, train
+from sahlora.training.distributed import ALONE, Processes
+from sahlora.training.held_out import Cohort, slice_dice
+from sahlora.training.loop import TrainingState, cache_of, train
 from sahlora.training.settings import TrainingSettings
 from sahlora.training.slices import PreparedCase, SliceBatches, prepare_cases
 
@@ -32,46 +32,92 @@ class PretrainingPlan:
 
 
 def pretrain(
-    cases: Sequence[Case],
+    cohort: Cohort,
     plan: PretrainingPlan,
     output: Path,
     run: Path,
     device: torch.device,
     progress: Progress = SILENT,
+    processes: Processes = ALONE,
 ) -> BaseCard:
     """Train a base model on one view's slices and write it to `output`.
 
     Parameters
     ----------
-    cases : sequence of Case
+    cohort : Cohort
+        Cases to train on, and cases held out, whose slices are scored after each epoch.
     plan : PretrainingPlan
     output : Path
         The model file.
     run : Path
         Folder of the run: settings, state, metrics and prepared cases; a run found there is continued.
     device : torch.device
+    processes : Processes
+        Who trains together; the first prepares the cases, scores the epochs and writes.
+
+    Raises
+    ------
+    UsageError
+        ``one-view``, or ``bad-batch-size`` if a batch can't be divided among the processes.
+    InputError
+        From reading the cases, or ``other-run`` if the run was begun otherwise.
+    ResourceError
+        ``diverged``, ``out-of-memory``, ``disk-full``.
     """
     if len(plan.preprocessing.views) != 1:
         raise UsageError(
             "one-view", "A base is trained on one view.", "Give one of axial, coronal, sagittal."
         )
-    run.mkdir(parents=True, exist_ok=True)
-    prepared = prepare_cases(cases, plan.preprocessing, plan.preprocessing.views[0], run / "cache", progress)
-    spec, settings = plan.network, plan.settings
+    spec, settings, multiple = plan.network, plan.settings, 2**plan.network.level
+    processes.share(settings.batch_size)  # refuses a batch that can't be divided before any work
+    prepared, held_out = processes.by_first(lambda: _prepare(cohort, plan.preprocessing, run, progress))
     batches = SliceBatches(
-        prepared, plan.preprocessing, settings.batch_size, settings.crop, 2**spec.level,
+        prepared, plan.preprocessing, settings.batch_size, settings.crop, multiple,
         augmentation(settings.augmentation), settings.seed,
     )  # fmt: skip
     torch.manual_seed(settings.seed)
     network = MultiViewUNet(spec.level, spec.width, spec.in_channels, spec.out_channels)
     if settings.preset == "paper":
         initialize_as_published(network)
-    state = train(network.to(device), batches, settings, run, progress, device)
-    card = BaseCard(
-        plan.description, plan.target, spec, plan.preprocessing, training=_record(prepared, settings, state)
+    state = train(
+        network,
+        batches,
+        settings,
+        run,
+        progress.agreeing(processes.any),
+        device,
+        slice_dice(held_out, plan.preprocessing, multiple, progress) if held_out else None,
+        belongs_to={"held_out": [case.folder.name for case in held_out]} if held_out else None,
+        processes=processes,
     )
-    save_model(output, network.cpu(), card)
+    record = _record(prepared, settings, state) | _score(held_out, settings, state)
+    card = BaseCard(plan.description, plan.target, spec, plan.preprocessing, training=record)
+    if processes.is_first:
+        save_model(output, network.cpu(), card)
     return card
+
+
+def _prepare(
+    cohort: Cohort, preprocessing: Preprocessing, run: Path, progress: Progress
+) -> tuple[list[PreparedCase], list[PreparedCase]]:
+    training, held_out = (
+        prepare_cases(side, preprocessing, preprocessing.views[0], cache_of(run), progress) if side else []
+        for side in (cohort.training, cohort.held_out)
+    )
+    return training, held_out
+
+
+def _score(held_out: list[PreparedCase], settings: TrainingSettings, state: TrainingState) -> dict:
+    """Return what the card says of held-out cases: the mean soft Dice of those with blood, by slices."""
+    if not held_out:
+        return {}
+    kept = state.epoch if settings.patience is None else state.best_epoch
+    return {
+        "held_out_cases": sum(bool(case.with_blood) for case in held_out),
+        "held_out_soft_dice": round(state.scores[kept - 1], 4),
+        "epochs": state.epoch,
+        "kept_epoch": kept,
+    }
 
 
 def _record(prepared: list[PreparedCase], settings: TrainingSettings, state: TrainingState) -> dict:

@@ -1,6 +1,7 @@
 """Annotated slices for training: prepared once on the working grid, then read from memory-mapped files.
 
-Memory stays at a few slices however many cases there are, since nothing but the slices of a batch is read.
+Memory stays at a few slices however many cases there are: nothing but the slices of a batch is read, and no
+file stays mapped.
 """
 
 from __future__ import annotations
@@ -194,8 +195,13 @@ class SliceBatches:
         """Return the number of batches in an epoch: each slice with blood once."""
         return -(-len(self._with) // self._half)
 
-    def epoch(self, epoch: int, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield images float32 and labels uint8, both (N, 1, H, W), from batch `first` on."""
+    def epoch(
+        self, epoch: int, first: int = 0, share: slice = slice(None)
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield images float32 and labels uint8, both (N, 1, H, W), from batch `first` on.
+
+        Of each batch, `share` says which slices are made, all by default.
+        """
         draw = np.random.default_rng((self._seed, epoch))
         with_blood = draw.permutation(len(self._with))
         pairs = len(self) * self._half
@@ -207,7 +213,7 @@ class SliceBatches:
             chosen = [self._with[i] for i in with_blood[part]] + [self._without[i] for i in without[part]]
             samples = [
                 self._sample(case, index, (self._seed, epoch, batch, position))
-                for position, (case, index) in enumerate(chosen)
+                for position, (case, index) in list(enumerate(chosen))[share]
             ]
             images, labels = zip(*samples, strict=True)
             yield torch.stack(images), torch.stack(labels)

@@ -1,0 +1,87 @@
+"""What the commands that train have in common: options, the run that is begun or continued, the cases."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sahlora.progress import Progress
+
+if TYPE_CHECKING:
+    from sahlora.training.held_out import Cohort
+    from sahlora.training.settings import TrainingSettings
+
+CHANGES = ("epochs", "batch_size", "slices_at_once", "learning_rate", "patience", "average", "seed")
+
+
+def configure_run(parser: argparse.ArgumentParser, output: str, held_out: str) -> None:
+    """Declare manifest, output, the run's folder and which cases are held out.
+
+    `output` is the metavar of the file to write, `held_out` says who is held out where the call does not.
+    """
+    parser.add_argument("manifest", type=Path, metavar="MANIFEST", help="list of cases: CSV, JSON or folder")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar=output, help=f"{output.lower()} file to write"
+    )
+    parser.add_argument(
+        "--run", type=Path, metavar="FOLDER", help=f"folder of the run (default: {output}.run)"
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="fail if there is no run to continue; without it, a run that is there is continued too",
+    )
+    parser.add_argument(
+        "--held-out",
+        metavar="N|MANIFEST",
+        help="how many patients with blood to hold out, or other cases to check on "
+        f"(default: the manifest's column held_out, else {held_out})",
+    )
+
+
+def configure_training(group: argparse._ArgumentGroup, presets: str) -> None:
+    """Declare preset, single settings, device and threads."""
+    group.add_argument(
+        "--preset", default="default", help=f"{presets}; the options below change single values"
+    )
+    group.add_argument("--epochs", type=int, help="passes over all slices with blood")
+    group.add_argument("--batch-size", type=int, help="slices a step, even")
+    group.add_argument("--slices-at-once", type=int, help="compute a step in parts of so many slices")
+    group.add_argument("--learning-rate", type=float, help="peak learning rate")
+    group.add_argument("--patience", type=int, help="epochs without gain after which training stops")
+    group.add_argument("--average", type=float, metavar="DECAY", help="keep a moving average of the weights")
+    group.add_argument("--seed", type=int, help="seed of weights, split, order and augmentation (default: 0)")
+    group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
+    group.add_argument("--threads", type=int, metavar="N", help="threads of the CPU (default: all cores)")
+
+
+def training_settings(args: argparse.Namespace, presets: dict[str, TrainingSettings]) -> TrainingSettings:
+    """Return the preset that was asked for, with the values that were given."""
+    from sahlora.training.settings import preset
+
+    return preset(args.preset, presets, **{name: getattr(args, name) for name in CHANGES})
+
+
+def run_folder(args: argparse.Namespace) -> Path:
+    """Return the folder of the run."""
+    return args.run or args.output.with_suffix(".run")
+
+
+def read_cohort(args: argparse.Namespace, seed: int, unless_said: int | None, progress: Progress) -> Cohort:
+    """Read the cases and hold out those of ``--held-out``, else those of the manifest's column.
+
+    Where neither says anything, so many patients as `unless_said`; None is a fifth.
+    """
+    from sahlora.cases import read_manifest
+    from sahlora.training.held_out import Cohort, require_blood, split_cases
+
+    cases = read_manifest(args.manifest)
+    if args.held_out is None:
+        count = None if any(case.held_out for case in cases) else unless_said
+        return split_cases(cases, count, seed, progress)
+    if args.held_out.lstrip("-").isdigit():
+        return split_cases(cases, int(args.held_out), seed, progress)
+    cohort = Cohort(tuple(cases), tuple(read_manifest(Path(args.held_out))))
+    require_blood(cohort, progress)
+    return cohort
