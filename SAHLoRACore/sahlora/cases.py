@@ -119,12 +119,7 @@ def list_cases(path: Path) -> list[Case]:
     InputError
         ``not-found``, ``bad-manifest`` or ``duplicate-case``.
     """
-    if path.is_dir():
-        rows = _folder_rows(path)
-    elif path.suffix.lower() == ".json":
-        rows = _json_rows(path)
-    else:
-        rows = _read_table(path, COLUMNS)
+    rows = _folder_rows(path) if path.is_dir() else read_list(path, COLUMNS)
     folder = path if path.is_dir() else path.parent
     cases: list[Case] = []
     for number, row in enumerate(rows, 1):
@@ -159,6 +154,19 @@ def _case(row: dict[str, str], folder: Path, manifest: Path, number: int) -> Cas
 
 
 # ------------------------------------------------------------------------------------------------- sources
+
+
+def read_list(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
+    """Read a CSV file with at least these columns, or a JSON file with a list of objects of these names.
+
+    Raises
+    ------
+    InputError
+        ``not-found`` or ``bad-manifest``.
+    """
+    if path.suffix.lower() != ".json":
+        return _read_table(path, columns)
+    return [{**dict.fromkeys(columns, ""), **row} for row in _json_rows(path)]
 
 
 def _read_table(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,6 @@ from SAHLoRACoreLib.signals import Signal
 from SAHLoRASegmenterLib.settings import SegmentSettings
 
 WAITING, RUNNING, DONE, FAILED, CANCELLED = "waiting", "running", "done", "failed", "cancelled"
-ENDINGS = (".nii", ".nii.gz", ".nrrd", ".mha")
 
 
 @dataclass
@@ -214,29 +212,9 @@ def volumeJobs(logic: Any, volumeNodes: Sequence[Any], settings: SegmentSettings
 def folderJobs(command: Sequence[str], folder: Path, output: Path, settings: SegmentSettings) -> list:
     """Return the jobs that segment every scan of a folder into files of another."""
 
+    from sahlora.scans import scans_in
+
     def starter(scan: Path, name: str) -> Callable[[], Any]:
         return lambda: FileRun(command, scan, output / name, settings).start()
 
-    return [(name, starter(scan, name)) for name, scan in scansIn(folder).items()]
-
-
-def scansIn(folder: Path) -> dict[str, Path]:
-    """Return the scans below a folder by a name of their own: volume files, and folders of DICOM files."""
-    from sahlora.dicom import is_dicom
-
-    scans: dict[str, Path] = {}
-    for parent, subfolders, files in os.walk(folder):
-        subfolders.sort()
-        here = Path(parent)
-        volumes = [name for name in sorted(files) if _isVolume(name)]
-        found = [here / name for name in volumes]
-        if not volumes and any(is_dicom(here / name) for name in sorted(files)[:5]):
-            found = [here]
-        for path in found:
-            name = "_".join(path.relative_to(folder.parent if path == folder else folder).parts)
-            scans[name.removesuffix(".gz")] = path
-    return scans
-
-
-def _isVolume(name: str) -> bool:
-    return name.lower().endswith(ENDINGS) and not name.lower().endswith(".seg.nrrd")
+    return [(name, starter(scan, name)) for name, scan in scans_in(folder).items()]

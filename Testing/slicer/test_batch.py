@@ -93,29 +93,6 @@ def test_folder_of_scans_becomes_a_folder_of_results_and_a_table(slicer, logic, 
     assert slicer.util.getNodesByClass("vtkMRMLSegmentationNode") == []
 
 
-def test_dicom_folders_are_one_scan_each(slicer, tmp_path):
-    from SAHLoRASegmenterLib.batch import scansIn
-
-    for folder in ("p1/head", "p2"):
-        write_dicom_file(tmp_path / folder / "1")
-
-    assert scansIn(tmp_path) == {"p1_head": tmp_path / "p1/head", "p2": tmp_path / "p2"}
-
-
-def write_dicom_file(path) -> None:
-    from pydicom.dataset import FileDataset, FileMetaDataset
-    from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
-
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = CTImageStorage, generate_uid()
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    dataset = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
-    dataset.SOPClassUID, dataset.SOPInstanceUID = CTImageStorage, meta.MediaStorageSOPInstanceUID
-    dataset.SeriesInstanceUID = generate_uid()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    dataset.save_as(path, enforce_file_format=True)
-
-
 def test_cancelled_batch_keeps_what_is_done_and_leaves_out_the_rest(
     slicer, logic, settings, tmp_path, monkeypatch
 ):

@@ -1,8 +1,9 @@
-"""Check annotated cases and divide them into folds.
+"""Check annotated cases, divide them into folds, and choose what to annotate next.
 
 MANIFEST is a CSV or JSON file that lists the cases, or a folder with one subfolder a case that holds ct.* and
 label.*; see Docs/cases.md. Checking reads every image and label, names what is wrong or doubtful and how to
 mend it, and ends with status 3 if there is any error. One case that can't be read does not stop the others.
+Ranking takes a folder of scans that nobody annotated yet.
 """
 
 from __future__ import annotations
@@ -19,16 +20,20 @@ if TYPE_CHECKING:
     from sahlora.case_checks import CheckedCase
     from sahlora.errors import InputError
 
-SUMMARY = "check annotated cases, divide them into folds"
+SUMMARY = "check annotated cases, divide them into folds, choose what to annotate next"
 EXAMPLE = "sahlora cases check cases.csv"
 ACTIONS = {
     "check": "check images and labels of all cases and say what to mend",
     "folds": "divide the patients into folds that are alike in annotated volume",
+    "rank": "rank scans by how much the model's predictions of them differ: what to annotate next",
 }
 
 
 def configure(action: str, parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of one action."""
+    if action == "rank":
+        _configure_ranking(parser)
+        return
     parser.add_argument("manifest", type=Path, metavar="MANIFEST", help="CSV, JSON or folder of cases")
     if action == "check":
         parser.add_argument("--json", action="store_true", help="print the findings as JSON")
@@ -40,8 +45,41 @@ def configure(action: str, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--seed", type=int, default=0, help="seed of the shuffling (default: 0)")
 
 
+def _configure_ranking(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "scans",
+        type=Path,
+        metavar="SCANS",
+        help="folder of scans (files, or folders of DICOM files), or a CSV or JSON list with case and image",
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="RANKING", help="table to write: .csv or .json"
+    )
+    parser.add_argument("--model", help="name or file (default: hemorrhage-base, or the adapter's base)")
+    parser.add_argument(
+        "--adapter",
+        action="append",
+        default=[],
+        help="name or file of an adapter of the model; repeat for an ensemble, e.g. of the folds",
+    )
+    parser.add_argument(
+        "--views", metavar="VIEWS", help="e.g. axial,coronal,sagittal (default: all that the models have)"
+    )
+    parser.add_argument(
+        "--proposals",
+        type=Path,
+        metavar="FOLDER",
+        help="write each scan's outline there as .seg.nrrd, to be corrected; new or empty folder",
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
+    parser.add_argument("--threads", type=int, metavar="N", help="threads of the CPU (default: all cores)")
+
+
 def run(args: argparse.Namespace, progress: Progress) -> None:
     """Do what was asked."""
+    if args.action == "rank":
+        _rank(args, progress)
+        return
     from sahlora.case_checks import check_cases
     from sahlora.cases import list_cases
     from sahlora.files import require_writable
@@ -91,6 +129,42 @@ def _wrong(checked: list[CheckedCase]) -> InputError | None:
         f"{len(names)} of {len(checked)} cases have errors: {', '.join(names)}.",
         "Mend them or leave them out; “sahlora cases check” says what is wrong.",
     )
+
+
+def _rank(args: argparse.Namespace, progress: Progress) -> None:
+    """Rank scans, write the table, and print it."""
+    from sahlora.devices import choose_device, use_threads
+    from sahlora.errors import UsageError
+    from sahlora.files import require_writable
+    from sahlora.ranking import Ranker, as_rows
+    from sahlora.scans import list_scans
+    from sahlora.selection import select_models
+    from sahlora.views import parse_views
+
+    progress.stage("checking")
+    if args.output.suffix.lower() not in (".csv", ".json"):
+        raise UsageError("unsupported-output", f"{args.output} is no table.", "End it with .csv or .json.")
+    scans = list_scans(args.scans)
+    if args.proposals is not None and args.proposals.is_dir() and any(args.proposals.iterdir()):
+        raise UsageError(
+            "folder-not-empty",
+            f"{args.proposals} is not empty; what is in it may be corrected already.",
+            "Choose a new folder.",
+        )
+    use_threads(args.threads)
+    ranker = Ranker(
+        [select_models(args.model, adapter) for adapter in args.adapter or [None]],
+        choose_device(args.device),
+        parse_views(args.views) if args.views else None,
+        args.proposals,
+    )
+    require_writable(args.output, args.proposals and args.proposals / "first")
+    ranked = ranker.rank(scans, args.output, progress)
+    progress.result(ranking=as_rows(ranked), predictions=ranker.predictions, table=str(args.output))
+    if args.progress != "json":
+        for number, one in enumerate(ranked, 1):
+            place = "   -" if one.score is None else f"{number:>4}"
+            print(f"{place}  {'-' if one.score is None else f'{one.score:.3f}':>5}  {one.scan}: {one.reason}")
 
 
 def _plain(one: CheckedCase) -> dict[str, Any]:
