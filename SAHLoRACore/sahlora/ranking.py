@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,13 @@ from sahlora.errors import Cancelled, InputError, UsageError
 from sahlora.files import replacing
 from sahlora.inference import InferenceSettings, predict
 from sahlora.model import Model
-from sahlora.outputs import write_label
+from sahlora.outputs import write_image, write_label
 from sahlora.progress import Progress
 from sahlora.views import THICK_SLICE_MM, View
 from sahlora.volume import Volume, read_volume
 
 SMOOTHING_ML = 1.0
-PROPOSAL_ENDING = ".seg.nrrd"
+PROPOSAL_ENDING, IMAGE_ENDING = ".seg.nrrd", "-ct.nrrd"
 
 Ensemble = Sequence[Mapping[View, Model]]
 """The model of each view, once for each member."""
@@ -51,6 +51,8 @@ class RankedScan:
         Path of the scan.
     proposal : str
         Path of the outline to correct; empty if none was written.
+    proposal_image : str
+        Path of the CT on the outline's grid: the scan itself, or of DICOM the slices that were segmented.
     """
 
     scan: str
@@ -60,6 +62,7 @@ class RankedScan:
     reason: str
     image: str
     proposal: str = ""
+    proposal_image: str = ""
 
 
 @dataclass(frozen=True)
@@ -168,14 +171,27 @@ class Ranker:
         predicted_ml = float((label.sum(axis=(1, 2)) * volume.voxel_ml).sum())
         score = disagreement_score(mean, variance, volume.voxel_ml)
         slice_number = int(_per_slice(variance, volume.voxel_ml).argmax()) + 1
-        proposal = ""
-        if self.proposals is not None:
-            proposal = str(self.proposals / f"{name}{PROPOSAL_ENDING}")
-            write_label(volume.to_grid(label, label=True), Path(proposal), target.segment)
-        reason = self._reason(score, predicted_ml, slice_number)
-        return RankedScan(
-            name, round(score, 4), round(predicted_ml, 3), slice_number, reason, str(path), proposal
+        found = RankedScan(
+            name,
+            round(score, 4),
+            round(predicted_ml, 3),
+            slice_number,
+            self._reason(score, predicted_ml, slice_number),
+            str(path),
         )
+        return self._propose(found, volume, label) if self.proposals is not None else found
+
+    def _propose(self, one: RankedScan, volume: Volume, label: np.ndarray) -> RankedScan:
+        """Write the outline of a scan and, of DICOM, the CT that other programs could read differently."""
+        assert self.proposals is not None
+        proposal = self.proposals / f"{one.scan}{PROPOSAL_ENDING}"
+        segment = next(iter(self.ensemble[0].values())).card.target.segment
+        write_label(volume.to_grid(label, label=True), proposal, segment)
+        image = Path(one.image)
+        if volume.sources:
+            image = self.proposals / f"{one.scan}{IMAGE_ENDING}"
+            write_image(volume.to_grid(volume.hu, label=False), image)
+        return replace(one, proposal=str(proposal), proposal_image=str(image))
 
     def _mean_and_variance(self, volume: Volume, progress: Progress) -> tuple[np.ndarray, np.ndarray]:
         """Return mean and variance over all predictions, within members and between their means."""

@@ -33,6 +33,7 @@ from sahlora.ranking import Ranker, disagreement_score
 from sahlora.scans import list_scans, scans_in
 from sahlora.views import VIEWS
 from sahlora.volume import read_volume
+from test_dicom import write_series
 
 SHAPE, SPACING = (12, 64, 56), (5.0, 3.0, 3.0)
 VOXEL_ML = float(np.prod(SPACING)) / 1000
@@ -270,6 +271,21 @@ def test_cancelled_ranking_keeps_the_scans_that_are_done(folder: Path) -> None:
     assert 1 <= len(kept) < 9
     assert rest[-1]["code"] == "cancelled"
     assert rest[-1]["hint"] == f"{len(kept)} of 9 scans stand in {table}."
+
+
+def test_proposal_of_a_dicom_series_comes_with_the_slices_that_were_segmented(tmp_path: Path) -> None:
+    write_series(tmp_path / "scan", np.arange(0, 60, 5), tilt=15.0)
+    ranker = Ranker([{"axial": sided_model()}], CPU, proposals=tmp_path / "out")
+    (one,) = ranker.rank(scans_in(tmp_path / "scan"), tmp_path / "r.csv", Progress())
+    ct, label = (sitk.ReadImage(path) for path in (one.proposal_image, one.proposal))
+    volume = read_volume(tmp_path / "scan")
+
+    assert (ct.GetSize(), ct.GetOrigin(), ct.GetDirection()) == (
+        label.GetSize(), label.GetOrigin(), label.GetDirection(),
+    )  # fmt: skip
+    even = sitk.GetArrayFromImage(volume.to_grid(volume.hu, label=False))
+    assert np.array_equal(sitk.GetArrayFromImage(ct), even)
+    assert not any("Doe" in ct.GetMetaData(key) for key in ct.GetMetaDataKeys())
 
 
 @pytest.mark.parametrize(
