@@ -81,6 +81,7 @@ class SAHLoRATrainerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def setup(self) -> None:
         from SAHLoRATrainerLib.adapterpanel import AdapterPanel
         from SAHLoRATrainerLib.casespanel import CasesPanel
+        from SAHLoRATrainerLib.suggestpanel import SuggestPanel
 
         from SAHLoRACoreLib.installation import PackageInstaller
 
@@ -94,6 +95,7 @@ class SAHLoRATrainerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.parts = SimpleNamespace(
             cases=CasesPanel(self.ui, self),
             adapter=AdapterPanel(self.ui, self),
+            suggest=SuggestPanel(self.ui, self),
         )
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
