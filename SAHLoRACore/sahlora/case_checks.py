@@ -93,6 +93,23 @@ def check_cases(cases: Sequence[Case], progress: Progress = SILENT) -> list[Chec
     return [one.with_findings(_shared(one, checked)) for one in checked]
 
 
+def require_sound(checked: Sequence[CheckedCase]) -> None:
+    """Refuse cases with errors.
+
+    Raises
+    ------
+    InputError
+        ``bad-cases``, saying which.
+    """
+    names = [one.case.name for one in checked if one.severity == "error"]
+    if names:
+        raise InputError(
+            "bad-cases",
+            f"{len(names)} of {len(checked)} cases have errors: {', '.join(names)}.",
+            "Mend them or leave them out; “sahlora cases check” says what is wrong.",
+        )
+
+
 def _check_case(case: Case) -> CheckedCase:
     try:
         case.require_files()

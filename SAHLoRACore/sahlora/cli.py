@@ -16,7 +16,18 @@ from sahlora.memory import keep_freed_memory
 from sahlora.progress import BarSink, Event, JsonSink, LogSink, Progress, cancellation
 from sahlora.version import __version__
 
-COMMANDS = ("segment", "evaluate", "cases", "finetune", "pretrain", "simulate", "models", "adapters", "demo")
+COMMANDS = (
+    "segment",
+    "evaluate",
+    "cases",
+    "finetune",
+    "crossval",
+    "pretrain",
+    "simulate",
+    "models",
+    "adapters",
+    "demo",
+)
 
 EPILOG = """\
 For research use only, not for diagnosis.

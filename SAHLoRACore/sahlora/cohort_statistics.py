@@ -218,3 +218,31 @@ def paired_test(first: Sequence[float], second: Sequence[float]) -> PairedTest:
         statistic=float(statistic),
         p_value=float(p_value),
     )
+
+
+def mean_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
+    """Return the interval of Student's t for the mean of the defined values; nan below two values."""
+    summary = summarize(values)
+    if summary.n < 2:
+        return np.nan, np.nan
+    margin = stats.t.ppf((1 + level) / 2, summary.n - 1) * summary.sd / np.sqrt(summary.n)
+    return summary.mean - float(margin), summary.mean + float(margin)
+
+
+@dataclass(frozen=True)
+class RankCorrelation:
+    """Spearman's rank correlation of `n` pairs with its two-sided p; nan if constant or below three pairs."""
+
+    n: int
+    rho: float
+    p_value: float
+
+
+def rank_correlation(first: Sequence[float], second: Sequence[float]) -> RankCorrelation:
+    """Return Spearman's correlation of the pairs of which both are defined."""
+    pairs = np.column_stack([first, second]).astype(np.float64)
+    pairs = pairs[~np.isnan(pairs).any(axis=1)]
+    if len(pairs) < 3 or (np.ptp(pairs, axis=0) == 0).any():
+        return RankCorrelation(len(pairs), np.nan, np.nan)
+    rho, p_value = stats.spearmanr(*pairs.T)
+    return RankCorrelation(len(pairs), float(rho), float(p_value))

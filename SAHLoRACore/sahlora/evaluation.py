@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 
+from sahlora.baseline import brain_threshold
 from sahlora.cases import Case
 from sahlora.cohort_statistics import Auroc, PairedTest, auroc_by_patient, paired_test
 from sahlora.errors import InputError
@@ -48,6 +49,28 @@ class System:
     models: Mapping[View, ViewModel]
     threshold: float
     facts: Mapping[str, str]
+
+    def probability(
+        self, volume: Volume, settings: InferenceSettings, device: torch.device, progress: Progress
+    ) -> np.ndarray:
+        """Return the probability of each voxel, float32 (Z, Y, X)."""
+        return predict(volume, self.models, settings, device, progress).probability
+
+
+@dataclass(frozen=True, eq=False)
+class ThresholdSystem(System):
+    """No model: bright voxels inside the brain, see `sahlora.baseline.brain_threshold`."""
+
+    name: str
+    models: Mapping[View, ViewModel] = field(default_factory=dict)
+    threshold: float = 0.5
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+    def probability(
+        self, volume: Volume, settings: InferenceSettings, device: torch.device, progress: Progress
+    ) -> np.ndarray:
+        """Return 1 for blood, else 0."""
+        return brain_threshold(volume.hu, volume.spacing).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -163,7 +186,7 @@ def _evaluate_case(
             case,
             volume,
             label,
-            predict(volume, system.models, settings, device, progress).probability,
+            system.probability(volume, settings, device, progress),
             system.threshold,
             expert,
         )
@@ -237,10 +260,11 @@ def detection(results: Sequence[CaseResult]) -> Auroc | None:
 
 def compare(first: Sequence[CaseResult], second: Sequence[CaseResult]) -> dict[str, PairedTest]:
     """Test first − second of each measure of `MEASURES` over patients; several cases of one are averaged."""
-    return {name: paired_test(_by_patient(first, name), _by_patient(second, name)) for name in MEASURES}
+    return {name: paired_test(patient_values(first, name), patient_values(second, name)) for name in MEASURES}
 
 
-def _by_patient(results: Sequence[CaseResult], measure: str) -> list[float]:
+def patient_values(results: Sequence[CaseResult], measure: str) -> list[float]:
+    """Return a measure of each patient, in the order of the results; several cases of one are averaged."""
     values: defaultdict[str, list[float]] = defaultdict(list)
     for result in results:
         values[result.patient].append(case_values(result)[measure])

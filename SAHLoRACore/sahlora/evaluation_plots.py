@@ -55,8 +55,8 @@ def dice_by_stratum(evaluation: Evaluation) -> bytes:
         xlabel="Annotated volume (bars: mean ± sd)",
     )
     axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=len(evaluation.systems))
-    _plain(axes)
-    return _png(figure)
+    tidy(axes)
+    return to_png(figure)
 
 
 def volumes(evaluation: Evaluation) -> bytes:
@@ -114,8 +114,8 @@ def _panels(
     for axes, system, color in zip(panels, evaluation.systems, COLORS, strict=False):
         results = evaluation.results[system.name]
         draw(axes, *_volumes(results), color, f"{_name(system.name)} (n = {len(results)})")
-        _plain(axes)
-    return _png(figure)
+        tidy(axes)
+    return to_png(figure)
 
 
 def _dice(results: tuple[CaseResult, ...], stratum: str) -> np.ndarray:
@@ -137,13 +137,14 @@ def _name(name: str) -> str:
     return textwrap.shorten(name, NAME_WIDTH, placeholder="…").replace("$", r"\$")
 
 
-def _plain(axes: Axes) -> None:
+def tidy(axes: Axes) -> None:
+    """Leave out what carries no data, and draw quiet lines behind it."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#e4e6ea", linewidth=0.6)
     axes.set_axisbelow(True)
 
 
-def _png(figure: Figure) -> bytes:
+def to_png(figure: Figure) -> bytes:
     """Render with the same bytes for the same figure."""
     stream = io.BytesIO()
     FigureCanvasAgg(figure)

@@ -5,16 +5,15 @@ They name cases as the manifest does, and hold no path and nothing of what DICOM
 
 from __future__ import annotations
 
-import csv
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sahlora import evaluation_plots as plots
-from sahlora.cohort_statistics import Agreement, Auroc, Summary
+from sahlora.cohort_statistics import Agreement, Auroc
 from sahlora.evaluation import (
     ALL,
     MEASURES,
@@ -26,10 +25,11 @@ from sahlora.evaluation import (
     compare,
     detection,
 )
-from sahlora.files import replacing
+from sahlora.files import write_bytes
 from sahlora.folds import NOTHING
 from sahlora.metrics import to_plain
 from sahlora.page import bullets, caption, facts, figures, image, render, section
+from sahlora.tables import mean_and_n, number, p_value, write_table
 
 FORMAT, FORMAT_VERSION = "sahlora-evaluation", 1
 FILES = (
@@ -48,7 +48,6 @@ TITLES = {
     "false_positive_ml": "False-positive volume, mL",
     "volume_error_ml": "Absolute error of volume, mL",
 }
-UNDEFINED = "–"
 
 
 def write_evaluation(folder: Path, evaluation: Evaluation, settings: Mapping[str, str]) -> None:
@@ -72,33 +71,13 @@ def write_evaluation(folder: Path, evaluation: Evaluation, settings: Mapping[str
         "volumes.png": plots.volumes(evaluation),
         "bland-altman.png": plots.bland_altman(evaluation),
     }
-    _write_table(folder / "cases.csv", _case_rows(evaluation))
-    _write_table(folder / "summary.csv", _summary_rows(evaluation))
+    write_table(folder / "cases.csv", _case_rows(evaluation))
+    write_table(folder / "summary.csv", _summary_rows(evaluation))
     text = json.dumps(_plain(evaluation, settings), indent=2, ensure_ascii=False, allow_nan=False)
-    _write(folder / "evaluation.json", text.encode() + b"\n")
+    write_bytes(folder / "evaluation.json", text.encode() + b"\n")
     for name, picture in pictures.items():
-        _write(folder / name, picture)
-    _write(folder / "evaluation.html", _page(evaluation, settings, pictures).encode())
-
-
-def _write(path: Path, content: bytes) -> None:
-    with replacing(path) as temporary:
-        temporary.write_bytes(content)
-
-
-def _write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows as CSV; what is undefined is an empty cell."""
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
-        table = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
-        table.writeheader()
-        for row in rows:
-            table.writerow({name: _cell(value) for name, value in row.items()})
-
-
-def _cell(value: Any) -> Any:
-    if isinstance(value, float):
-        return "" if np.isnan(value) else f"{value:.6g}"
-    return value
+        write_bytes(folder / name, picture)
+    write_bytes(folder / "evaluation.html", _page(evaluation, settings, pictures).encode())
 
 
 # ------------------------------------------------------------------------------------------ tables, JSON
@@ -182,7 +161,7 @@ def _page(evaluation: Evaluation, settings: Mapping[str, str], pictures: Mapping
             + figures(
                 ("Stratum", *names),
                 [
-                    (stratum, *(_words(summaries[name][stratum].measures["dice"]) for name in names))
+                    (stratum, *(mean_and_n(summaries[name][stratum].measures["dice"]) for name in names))
                     for stratum in summaries[names[0]]
                     if stratum != NOTHING
                 ],
@@ -221,13 +200,13 @@ def _measures(evaluation: Evaluation) -> str:
     """Return mean ± sd and n of every measure, and false positives where nothing is annotated."""
     cohorts = [by_stratum(evaluation.results[system.name])[ALL] for system in evaluation.systems]
     rows = [
-        (TITLES[measure], *(_words(cohort.measures[measure]) for cohort in cohorts))
+        (TITLES[measure], *(mean_and_n(cohort.measures[measure]) for cohort in cohorts))
         for measure in cohorts[0].measures
     ]
     rows.append(
         (
             "False-positive volume where nothing is annotated, mL",
-            *(_words(cohort.empty_false_positive_ml) for cohort in cohorts),
+            *(mean_and_n(cohort.empty_false_positive_ml) for cohort in cohorts),
         )
     )
     return figures(("Mean ± sd", *(system.name for system in evaluation.systems)), rows)
@@ -235,14 +214,14 @@ def _measures(evaluation: Evaluation) -> str:
 
 def _agreement(agreements: Mapping[str, Agreement]) -> str:
     rows: list[tuple[str, list[str]]] = [
-        ("Bias, mL", [_number(a.bias, 2) for a in agreements.values()]),
+        ("Bias, mL", [number(a.bias, 2) for a in agreements.values()]),
         (
             "Limits of agreement, mL",
-            [f"{_number(a.lower, 2)} to {_number(a.upper, 2)}" for a in agreements.values()],
+            [f"{number(a.lower, 2)} to {number(a.upper, 2)}" for a in agreements.values()],
         ),
-        ("ICC(3,1), consistency", [_number(a.icc_3_1) for a in agreements.values()]),
-        ("ICC(2,1), absolute agreement", [_number(a.icc_2_1) for a in agreements.values()]),
-        ("Pearson r", [_number(a.pearson_r) for a in agreements.values()]),
+        ("ICC(3,1), consistency", [number(a.icc_3_1) for a in agreements.values()]),
+        ("ICC(2,1), absolute agreement", [number(a.icc_2_1) for a in agreements.values()]),
+        ("Pearson r", [number(a.pearson_r) for a in agreements.values()]),
         ("n", [str(a.n) for a in agreements.values()]),
     ]
     return figures(("Volumes", *agreements), [(name, *values) for name, values in rows])
@@ -255,8 +234,8 @@ def _detection(evaluation: Evaluation) -> str:
 
 def _auroc_words(value: Auroc) -> str:
     return (
-        f"AUROC {value.value:.3f}, {value.level:.0%} interval {_number(value.lower)} to "
-        f"{_number(value.upper)} (bootstrap over {value.n_patients} patients; {value.n} slices, "
+        f"AUROC {value.value:.3f}, {value.level:.0%} interval {number(value.lower)} to "
+        f"{number(value.upper)} (bootstrap over {value.n_patients} patients; {value.n} slices, "
         f"{value.n_positive} with blood)"
     )
 
@@ -267,7 +246,7 @@ def _tests(evaluation: Evaluation) -> str:
         return ""
     first, second = (system.name for system in evaluation.systems)
     rows = [
-        (TITLES[name], _number(t.mean_difference), _p_value(t.p_value), f"{t.n}", f"{t.n_equal}")
+        (TITLES[name], number(t.mean_difference), p_value(t.p_value), f"{t.n}", f"{t.n_equal}")
         for name in MEASURES
         for t in [tests[name]]
     ]
@@ -284,26 +263,14 @@ def _every_case(evaluation: Evaluation) -> str:
         (
             result.name,
             system.name,
-            _number(result.score.dice),
-            _number(result.score.soft_dice),
-            _number(result.score.hd95_mm, 1),
-            _number(result.score.assd_mm, 1),
-            _number(result.score.predicted_ml, 1),
-            _number(result.score.annotated_ml, 1),
+            number(result.score.dice),
+            number(result.score.soft_dice),
+            number(result.score.hd95_mm, 1),
+            number(result.score.assd_mm, 1),
+            number(result.score.predicted_ml, 1),
+            number(result.score.annotated_ml, 1),
         )
         for results in zip(*(evaluation.results[s.name] for s in evaluation.systems), strict=True)
         for system, result in zip(evaluation.systems, results, strict=True)
     )
     return figures(columns, rows)
-
-
-def _words(summary: Summary) -> str:
-    return f"{_number(summary.mean)} ± {_number(summary.sd)} (n = {summary.n})"
-
-
-def _p_value(value: float) -> str:
-    return "below 0.0001" if value < 0.0001 else _number(value, 4)
-
-
-def _number(value: float, digits: int = 3) -> str:
-    return UNDEFINED if np.isnan(value) else f"{value:.{digits}f}"

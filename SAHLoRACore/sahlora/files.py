@@ -43,6 +43,12 @@ def replacing(path: Path) -> Iterator[Path]:
                 shutil.rmtree(folder)
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file in one piece or not at all; errors are those of `replacing`."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
 def unwritable(path: Path, error: OSError) -> ResourceError:
     """Turn an operating system's refusal to write into an error with a way out."""
     if error.errno in FULL_DISK:

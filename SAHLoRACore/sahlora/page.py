@@ -47,11 +47,20 @@ def facts(values: Mapping[str, str]) -> str:
     return f"<table>\n{rows}\n</table>\n"
 
 
+def sentences(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table of words."""
+    return _table("sentences", columns, rows)
+
+
 def figures(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Return a table of figures, the first column a name."""
+    return _table("figures", columns, rows)
+
+
+def _table(kind: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     head = "".join(f'<th scope="col">{escape(column)}</th>' for column in columns)
     body = "\n".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<table class="figures"><thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table>\n'
+    return f'<table class="{kind}"><thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table>\n'
 
 
 def bullets(sentences: Iterable[str]) -> str:

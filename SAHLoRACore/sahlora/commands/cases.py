@@ -18,7 +18,6 @@ from sahlora.progress import Progress
 
 if TYPE_CHECKING:
     from sahlora.case_checks import CheckedCase
-    from sahlora.errors import InputError
 
 SUMMARY = "check annotated cases, divide them into folds, choose what to annotate next"
 EXAMPLE = "sahlora cases check cases.csv"
@@ -95,19 +94,20 @@ def run(args: argparse.Namespace, progress: Progress) -> None:
 
 def _report(args: argparse.Namespace, checked: list[CheckedCase], progress: Progress) -> None:
     """Print what was found; raise if there is any error."""
+    from sahlora.case_checks import require_sound
+
     listed = [_plain(one) for one in checked]
     if args.progress != "json":
         print(json.dumps(listed, indent=2, ensure_ascii=False) if args.json else "\n".join(_table(checked)))
     progress.result(cases=listed)
-    if wrong := _wrong(checked):
-        raise wrong
+    require_sound(checked)
 
 
 def _divide(args: argparse.Namespace, checked: list[CheckedCase], progress: Progress) -> None:
+    from sahlora.case_checks import require_sound
     from sahlora.folds import assign_folds, write_folds
 
-    if wrong := _wrong(checked):
-        raise wrong
+    require_sound(checked)
     volumes = {one.case.name: one.annotated_ml or 0.0 for one in checked}
     assigned = assign_folds([one.case for one in checked], volumes, args.folds, args.seed)
     write_folds(args.output, assigned)
@@ -115,20 +115,6 @@ def _divide(args: argparse.Namespace, checked: list[CheckedCase], progress: Prog
     progress.result(folds=str(args.output), patients=counts, seed=args.seed)
     if args.progress != "json":
         print(f"Wrote {args.output}: {', '.join(map(str, counts))} patients.")
-
-
-def _wrong(checked: list[CheckedCase]) -> InputError | None:
-    """Return the error that says how many cases can't be used."""
-    from sahlora.errors import InputError
-
-    names = [one.case.name for one in checked if one.severity == "error"]
-    if not names:
-        return None
-    return InputError(
-        "bad-cases",
-        f"{len(names)} of {len(checked)} cases have errors: {', '.join(names)}.",
-        "Mend them or leave them out; “sahlora cases check” says what is wrong.",
-    )
 
 
 def _rank(args: argparse.Namespace, progress: Progress) -> None:

@@ -98,6 +98,8 @@ def finetune(
     run: Path,
     device: torch.device,
     progress: Progress = SILENT,
+    *,
+    cache: Path | None = None,
 ) -> Finetuned:
     """Train an adapter for each view and write them to one file.
 
@@ -114,6 +116,8 @@ def finetune(
         Folder of the run: prepared cases, and for each view settings, metrics and state; a run found there is
         continued.
     device : torch.device
+    cache : Path, optional
+        Folder of prepared cases that several runs may share; one in the folder of the run by default.
 
     Raises
     ------
@@ -128,7 +132,9 @@ def finetune(
     states: dict[View, dict[str, Tensor]] = {}
     views: dict[str, Plain] = {}
     for view in plan.views:
-        states[view], views[view] = _train_view(cohort, base, plan, view, run, device, progress)
+        states[view], views[view] = _train_view(
+            cohort, base, plan, view, run, cache or cache_of(run), device, progress
+        )
     adapter = Adapter(_card(cohort, base, plan, views), states)
     comparison = _compare(adapter, base, cohort, device, progress)
     adapter = replace(adapter, card=_with_comparison(adapter.card, plan.settings, comparison))
@@ -144,17 +150,14 @@ def _train_view(
     plan: FinetuningPlan,
     view: View,
     run: Path,
+    cache: Path,
     device: torch.device,
     progress: Progress,
 ) -> tuple[dict[str, Tensor], Plain]:
     """Train one view's adapter; return its tensors and the record of the training."""
     preprocessing, settings, multiple = base.card.preprocessing, plan.settings, 2**base.network.level
-    cases = prepare_cases(cohort.training, preprocessing, view, cache_of(run), progress)
-    held_out = (
-        prepare_cases(cohort.held_out, preprocessing, view, cache_of(run), progress)
-        if cohort.held_out
-        else []
-    )
+    cases = prepare_cases(cohort.training, preprocessing, view, cache, progress)
+    held_out = prepare_cases(cohort.held_out, preprocessing, view, cache, progress) if cohort.held_out else []
     batches = SliceBatches(
         cases, preprocessing, settings.batch_size, settings.crop, multiple,
         augmentation(settings.augmentation), settings.seed,

@@ -1,0 +1,1 @@
+"""Cross-validation: methods of adapting a model, compared on cases that no training saw."""
