@@ -24,11 +24,20 @@ class SAHLoRACore(ScriptedLoadableModule):
         parent.acknowledgementText = ""
         parent.hidden = True
         slicer.app.connect("startupCompleted()", self.onStartupCompleted)
+        slicer.app.connect("aboutToQuit()", self.onAboutToQuit)
 
     def onStartupCompleted(self) -> None:
-        from SAHLoRACoreLib.sampledata import register
+        from SAHLoRACoreLib import sampledata, settingspanel
+        from SAHLoRACoreLib.childprocess import removeAbandonedFolders
 
-        register()
+        sampledata.register()
+        settingspanel.register()
+        removeAbandonedFolders()
+
+    def onAboutToQuit(self) -> None:
+        from SAHLoRACoreLib.childprocess import closeAll
+
+        closeAll()
 
 
 class SAHLoRACoreTest(ScriptedLoadableModuleTest):

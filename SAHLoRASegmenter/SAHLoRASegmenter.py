@@ -54,7 +54,14 @@ class SAHLoRASegmenterLogic(ScriptedLoadableModuleLogic):
 
         return SAHLoRASegmenterParameterNode(super().getParameterNode())
 
-    def segment(self, volumeNode: Any, settings: Any = None, waitForCompletion: bool = False) -> Any:
+    def segment(
+        self,
+        volumeNode: Any,
+        settings: Any = None,
+        outputNode: Any = None,
+        *,
+        waitForCompletion: bool = False,
+    ) -> Any:
         """Segment a volume in a child process and return the run, see `SAHLoRASegmenterLib.run`.
 
         Parameters
@@ -63,6 +70,8 @@ class SAHLoRASegmenterLogic(ScriptedLoadableModuleLogic):
             The CT.
         settings : SegmentSettings, optional
             By default the shipped model with its own threshold and views.
+        outputNode : vtkMRMLSegmentationNode, optional
+            Gets the outline as one more segment; by default a new segmentation is made.
         waitForCompletion : bool
             Return once the results are in the scene, at ``run.segmentationNode`` and
             ``run.measurementsNode``; otherwise at once, and the run's signals tell the rest.
@@ -81,7 +90,7 @@ class SAHLoRASegmenterLogic(ScriptedLoadableModuleLogic):
         valid, reason = settings.isValid()
         if not valid:
             raise ValueError(reason)
-        run = SegmentationRun(self.command, volumeNode, settings)
+        run = SegmentationRun(self.command, volumeNode, settings, outputNode)
         run.start()
         if waitForCompletion:
             run.wait()
@@ -106,6 +115,8 @@ class SAHLoRASegmenterWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def setup(self) -> None:
         from SAHLoRASegmenterLib.batchpanel import BatchPanel
+        from SAHLoRASegmenterLib.devicepanel import DevicePanel
+        from SAHLoRASegmenterLib.inputcheck import InputCheck
         from SAHLoRASegmenterLib.modelpanel import ModelPanel
         from SAHLoRASegmenterLib.resultpanel import ResultPanel
 
@@ -120,12 +131,18 @@ class SAHLoRASegmenterWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         uiWidget.setMRMLScene(slicer.mrmlScene)
         self.ui.applyButton.connect("clicked(bool)", self.onApply)
         self.ui.cancelButton.connect("clicked(bool)", self.onCancel)
+        self.ui.copyLogButton.connect("clicked(bool)", self.onCopyLog)
+        self._inputCheck = InputCheck()
         self._modelPanel = ModelPanel(self.ui, self._refresh)
+        self._devicePanel = DevicePanel(
+            self.ui, self.logic.command, self._ensureInstalled, self._modelPanel.views
+        )
         self._resultPanel = ResultPanel(self.ui)
         self._batchPanel = BatchPanel(self.ui, self.logic, self._prepareBatch, self._setBusy)
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
+        self.addObserver(scene, scene.EndImportEvent, self.onSceneEndImport)
         for event in (scene.NodeAddedEvent, scene.NodeRemovedEvent):
             self.addObserver(scene, event, self.onNodesChanged)
         self._useParameters(self.logic.getParameterNode())
@@ -135,19 +152,17 @@ class SAHLoRASegmenterWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
         self._closeRuns()
         self._useParameters(None)
+        self._resultPanel.close()
         self.removeObservers()
         removePages()
 
     def enter(self) -> None:
-        if self._parameters is None:
-            self._useParameters(self.logic.getParameterNode())
-        else:
-            self._modelPanel.fill()
+        self._useParameters(self.logic.getParameterNode())  # models may have come since
         self._showResult(self._parameters.result)  # it may have been corrected in another module
         self._batchPanel.fill()
 
     def exit(self) -> None:
-        self._useParameters(None)
+        """Leave everything as it is: a run goes on while another module is shown."""
 
     def onSceneStartClose(self, _caller: Any, _event: str) -> None:
         from SAHLoRASegmenterLib.results import removePages
@@ -158,6 +173,12 @@ class SAHLoRASegmenterWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onSceneEndClose(self, _caller: Any, _event: str) -> None:
         self._useParameters(self.logic.getParameterNode())
+
+    def onSceneEndImport(self, _caller: Any, _event: str) -> None:
+        """Show what a loaded scene brought: settings, result, and whether its models are there."""
+        self._useParameters(self.logic.getParameterNode())
+        self._showResult(self._parameters.result)
+        self._batchPanel.fill()
 
     def onNodesChanged(self, _caller: Any, _event: str) -> None:
         if not (slicer.mrmlScene.IsClosing() or slicer.mrmlScene.IsBatchProcessing()):
@@ -178,6 +199,7 @@ class SAHLoRASegmenterWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._guiTag = parameters.connectGui(self.ui)
             self.addObserver(parameters.parameterNode, vtk.vtkCommand.ModifiedEvent, self._refresh)
         self._modelPanel.use(parameters)
+        self._devicePanel.use(parameters)
         self._refresh()
 
     def _obstacle(self) -> str:
@@ -206,15 +228,33 @@ class SAHLoRASegmenterWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ui, parameters, obstacle = self.ui, self._parameters, self._obstacle()
         ui.applyButton.enabled = not obstacle
         ui.applyButton.toolTip = obstacle or _("Segment the CT. The result is added to the scene.")
-        ui.cancelButton.enabled = self._run is not None
+        self._showCancel(self._run is not None)
         self._batchPanel.allow(not self._settingsObstacle())
         self._modelPanel.refresh()
+        self._devicePanel.refresh()
+        self._warn(self._inputCheck.warning(parameters and parameters.inputVolume))
         if parameters is not None:
             ui.automaticViewsCheckBox.enabled = not self._modelPanel.decidesViews()
             ui.viewsWidget.enabled = not (parameters.automaticViews or self._modelPanel.decidesViews())
             ui.thresholdSlider.enabled = not parameters.modelThreshold
         if parameters is None or parameters.result is not self._shown:
             self._showResult(parameters and parameters.result)
+
+    def _showCancel(self, running: bool) -> None:
+        """Put Cancel in the place of Segment while a segmentation runs, with the keyboard's focus."""
+        hidden, shown = self.ui.cancelButton, self.ui.applyButton
+        if running:
+            hidden, shown = shown, hidden
+        hadFocus = hidden.focus
+        shown.visible = True
+        hidden.visible = False
+        if hadFocus:
+            shown.setFocus()
+        self.ui.cancelButton.enabled = running
+
+    def _warn(self, warning: str) -> None:
+        self.ui.inputNoteLabel.text = warning
+        self.ui.inputNoteLabel.visible = bool(warning)
 
     def _showResult(self, segmentationNode: Any) -> None:
         self._shown = segmentationNode
@@ -231,7 +271,10 @@ class SAHLoRASegmenterWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._setBusy(True)
             try:
                 self.ui.statusLabel.text = _("Starting…")
-                self._run = self.logic.segment(self._parameters.inputVolume, settingsOf(self._parameters))
+                parameters = self._parameters
+                self._run = self.logic.segment(
+                    parameters.inputVolume, settingsOf(parameters), parameters.output
+                )
                 self._run.progress.connect(self.onProgress)
                 self._run.finished.connect(self.onFinished)
                 self._run.error.connect(self.onError)
@@ -273,6 +316,10 @@ class SAHLoRASegmenterWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.ui.cancelButton.enabled = False
             self._run.cancel()
 
+    def onCopyLog(self) -> None:
+        self.ui.logText.selectAll()
+        self.ui.logText.copy()
+
     def onProgress(self, event: dict) -> None:
         match event["event"]:
             case "stage":
@@ -298,6 +345,8 @@ class SAHLoRASegmenterWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onError(self, error: Any) -> None:
         self._endRun()
+        if error.code == "missing-package":
+            self._installer.forget()
         self.ui.progressBar.setValue(0)
         self.ui.statusLabel.text = str(error)
         self._log(f"{error}\n{error.details}".strip())
@@ -305,11 +354,10 @@ class SAHLoRASegmenterWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             slicer.util.errorDisplay(str(error), detailedText=error.details)
 
     def _summary(self, run: Any) -> str:
-        names = [run.segmentationNode.GetName(), run.measurementsNode.GetName()]
-        if run.probabilityNode is not None:
-            names.append(run.probabilityNode.GetName())
+        nodes = (run.segmentationNode, run.measurementsNode, run.probabilityNode, run.disagreementNode)
+        names = [node.GetName() for node in nodes if node is not None]
         return _("{segment}: {volume:.1f} mL. Added to the scene: {nodes}.").format(
-            segment=run.segmentationNode.GetSegmentation().GetNthSegment(0).GetName(),
+            segment=run.segmentedResult.segmentName,
             volume=run.result.get("volume_ml", float("nan")),
             nodes=", ".join(names),
         )
@@ -335,6 +383,7 @@ class SAHLoRASegmenterWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _closeRuns(self) -> None:
         self._batchPanel.close()
+        self._devicePanel.close()
         if self._run is not None:
             self._run.close()
             self._endRun()

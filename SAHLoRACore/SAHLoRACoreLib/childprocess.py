@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,12 +23,19 @@ from SAHLoRACoreLib.settings import settingsEnvironment, temporaryFolder
 from SAHLoRACoreLib.signals import Signal
 
 POLL_MS = 100
+SLICE_S = 0.05  # most time the application's main thread gives to a child at once
+READ_BYTES = 1 << 16
 GRACE_S = 2.0  # from the wish to cancel to the kill
 LAST_LINES = 15
+OUT_OF_RESOURCES = 4  # exit status of the command
 FOLDER_PREFIX = "SAHLoRA-"
+OWNER = re.compile(rf"{FOLDER_PREFIX}(?:reports-)?(\d+)(?:-.*)?")  # number of the process in a folder's name
 
 # Keeps freed large blocks in the process: without, up to a third of a run on CPU goes to page faults.
 LINUX_ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 32)}
+
+
+_open: set[ChildProcess] = set()  # children whose folders are still there
 
 
 @dataclass(frozen=True)
@@ -96,7 +105,9 @@ class ChildProcess:
         self._cancelFile = self.folder / "cancel"
         self._command = [*command, "--cancel-file", str(self._cancelFile), "--parent-pid", str(os.getpid())]
         self._process: subprocess.Popen[bytes] | None = None
+        _open.add(self)
         self._reader = EventReader()
+        self._untold: deque[Event] = deque()
         self._read = 0
         self._result: Event = {}
         self._failure: Event | None = None
@@ -137,8 +148,11 @@ class ChildProcess:
     def cancel(self) -> None:
         """Ask the child to stop; it is killed with all its processes if it hasn't after two seconds."""
         if self._process is not None and self._killAt is None:
-            self._cancelFile.touch()
             self._killAt = time.monotonic() + GRACE_S
+            try:
+                self._cancelFile.touch()
+            except OSError:  # the disk is full: it can't be asked, only killed
+                self._killAt = time.monotonic()
 
     def wait(self) -> Event:
         """Process the application's events until the child ended, and return its result.
@@ -172,22 +186,29 @@ class ChildProcess:
             self._process.wait()
             self._process = None
         shutil.rmtree(self.folder, ignore_errors=True)
+        _open.discard(self)
 
     def poll(self) -> None:
-        """Read what the child said since last time, and notice its end; the timer calls this."""
+        """Read what the child said since last time, and notice its end; the timer calls this.
+
+        At most `SLICE_S` is spent at once, however much a child says: the rest waits for the next time.
+        """
         process = self._process
         if process is None:
             return
         status = process.poll()  # before reading: what was written before the end is then read, too
-        self._take(self._reader.feed(self._newOutput()))
-        if status is not None:
-            self._take(self._reader.finish())
+        deadline = time.monotonic() + SLICE_S
+        told = self._tellUntil(deadline, ended=status is not None)
+        if self._process is not process:  # what was told made somebody close this child
+            return
+        if status is None:
+            if self._killAt is not None and time.monotonic() > self._killAt:
+                endProcessTree(process)
+        elif told:
             endProcessTree(process)
             self._process = None
             self._timer.stop()
             self._conclude(status)
-        elif self._killAt is not None and time.monotonic() > self._killAt:
-            endProcessTree(process)
 
     @property
     def _outputPath(self) -> Path:
@@ -197,21 +218,34 @@ class ChildProcess:
     def _logPath(self) -> Path:
         return self.folder / "log.txt"
 
+    def _tellUntil(self, deadline: float, *, ended: bool) -> bool:
+        """Pass on what the child says, and return whether that was all it said so far."""
+        while self._process is not None and time.monotonic() < deadline:
+            if not self._untold:
+                data = self._newOutput()
+                self._untold.extend(self._reader.feed(data))
+                if not data and ended:
+                    self._untold.extend(self._reader.finish())
+                if not data and not self._untold:
+                    return True
+            if self._untold:
+                self._take(self._untold.popleft())
+        return False
+
     def _newOutput(self) -> bytes:
         with self._outputPath.open("rb") as stream:
             stream.seek(self._read)
-            data = stream.read()
+            data = stream.read(READ_BYTES)
         self._read += len(data)
         return data
 
-    def _take(self, events: list[Event]) -> None:
-        for event in events:
-            if event["event"] == "result":
-                self._result = event
-            elif event["event"] == "error":
-                self._failure = event
-            else:
-                self.progress.emit(event)
+    def _take(self, event: Event) -> None:
+        if event["event"] == "result":
+            self._result = event
+        elif event["event"] == "error":
+            self._failure = event
+        else:
+            self.progress.emit(event)
 
     def _conclude(self, status: int) -> None:
         if self._killAt is not None:
@@ -246,6 +280,13 @@ class ChildProcess:
                 _('Try the device "cpu"; if it crashes again, repair the installation.'),
                 details,
             )
+        if status == OUT_OF_RESOURCES:  # a full disk doesn't even take the event that says so
+            return ChildError(
+                "out-of-resources",
+                _("The computation ran out of disk space or memory."),
+                _("Free some space, or choose another temporary folder in the Application Settings."),
+                details,
+            )
         return ChildError(
             "failed",
             _("The computation ended with status {status}.").format(status=status),
@@ -255,8 +296,32 @@ class ChildProcess:
 
 
 def makeFolder() -> Path:
-    """Make a folder for one child in the temporary folder of the settings."""
-    return Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=temporaryFolder()))
+    """Make a folder for one child in the temporary folder of the settings; its name says whose it is."""
+    return Path(tempfile.mkdtemp(prefix=f"{FOLDER_PREFIX}{os.getpid()}-", dir=temporaryFolder()))
+
+
+def closeAll() -> None:
+    """End every child and remove its folder: the application ends."""
+    for child in tuple(_open):
+        child.close()
+
+
+def abandonedFolders() -> list[Path]:
+    """Return the folders of children whose Slicer is gone; it was killed, or they would have been removed."""
+    from sahlora.processes import process_exists
+
+    found = []
+    for folder in sorted(temporaryFolder().glob(f"{FOLDER_PREFIX}*")):
+        match = OWNER.fullmatch(folder.name)
+        if match and not process_exists(int(match[1])):
+            found.append(folder)
+    return found
+
+
+def removeAbandonedFolders() -> None:
+    """Delete what a killed Slicer left behind: it may show a patient's CT."""
+    for folder in abandonedFolders():
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def endProcessTree(process: subprocess.Popen[bytes]) -> None:

@@ -3,8 +3,9 @@
     python fakechild.py segment CT -o LABEL --progress json ...
 
 What it "finds" is every voxel between 50 and 90 HU. The environment variable SAHLORA_FAKE makes it
-misbehave: ``error``, ``crash``, ``exit``, ``garbage``, ``polite`` (waits until it is cancelled),
-``stubborn`` (ignores that, with a process of its own beside it).
+misbehave: ``error``, ``crash``, ``exit``, ``garbage``, ``flood``, ``unfinished`` (says it is done but left no
+result), ``polite`` (waits until it is cancelled), ``stubborn`` (ignores that, with a process of its own
+beside it).
 """
 
 from __future__ import annotations
@@ -35,23 +36,26 @@ SEGMENT = {
 def main() -> int:
     """Do what the environment asks for, by default segment."""
     parser = argparse.ArgumentParser(description="Stand in for sahlora.")
-    parser.add_argument("command", choices=("segment", "simulate"))
-    parser.add_argument("ct", type=Path, help="of simulate: the folder to write to")
+    parser.add_argument("command", choices=("segment", "simulate", "devices"))
+    parser.add_argument("ct", type=Path, nargs="?", help="of simulate: the folder to write to")
     parser.add_argument("-o", "--output", type=Path)
     parser.add_argument("--page", type=Path)
     parser.add_argument("--threshold", type=float, default=0.5)
     parser.add_argument("--probability", type=Path)
+    parser.add_argument("--disagreement", type=Path)
     parser.add_argument("--report", type=Path)
     parser.add_argument("--cancel-file", type=Path)
     args, _others = parser.parse_known_args()
     behavior = os.environ.get("SAHLORA_FAKE", "segment")
     emit("stage", stage="reading")
     return {
-        "segment": simulate if args.command == "simulate" else segment,
+        "segment": {"simulate": simulate, "devices": list_devices}.get(args.command, segment),
         "error": fail,
         "crash": crash,
         "exit": lambda args: 1,
         "garbage": garbage,
+        "flood": flood,
+        "unfinished": claim_success,
         "polite": wait_for_cancel,
         "stubborn": ignore_cancel,
     }[behavior](args)
@@ -73,9 +77,13 @@ def segment(args: argparse.Namespace) -> int:
     if args.probability:
         probability = sitk.IntensityWindowing(sitk.Cast(ct, sitk.sitkFloat32), 30.0, 90.0, 0.0, 1.0)
         sitk.WriteImage(probability, str(args.probability))
+    if args.disagreement:
+        disagreement = sitk.IntensityWindowing(sitk.Cast(ct, sitk.sitkFloat32), 30.0, 90.0, 0.5, 0.0)
+        sitk.WriteImage(disagreement, str(args.disagreement))
     measured = measure(label)
     if args.report:
-        report = {"measurements": measured, "settings": {"threshold": str(args.threshold)}}
+        settings, model = {"threshold": str(args.threshold)}, {"name": "Made-up model"}
+        report = {"measurements": measured, "settings": settings, "model": model}
         args.report.write_text(json.dumps(report), encoding="utf-8")
     if args.page:
         args.page.write_text("<p>A made-up report</p>", encoding="utf-8")
@@ -106,6 +114,14 @@ def simulate(args: argparse.Namespace) -> int:
     for name in ("ct", "mask"):
         sitk.WriteImage(sitk.Image(8, 8, 4, sitk.sitkInt16) + 30, str(args.ct / f"sim-0001_{name}.nii.gz"))
     emit("result", folder=str(args.ct), cases=1, volume_ml=20.0)
+    return 0
+
+
+def list_devices(_args: argparse.Namespace) -> int:
+    """Find a made-up graphics card and a processor."""
+    card = {"name": "cuda:0", "description": "Made-up card, 8 GiB", "seconds_per_slice": 0.01}
+    processor = {"name": "cpu", "description": "CPU, 2 threads", "seconds_per_slice": 0.1}
+    emit("result", devices=[card, processor])
     return 0
 
 
@@ -142,6 +158,19 @@ def garbage(args: argparse.Namespace) -> int:
     output.write(b'\xff\xfe not UTF-8\n{"event": \n[1, 2]\n{"event": 7}\nnull\n\n' + b"[" * 100_000 + b"\n")
     output.flush()
     return segment(args)
+
+
+def flood(args: argparse.Namespace) -> int:
+    """Say far more than anybody can read, then segment."""
+    for number in range(20_000):
+        emit("progress", stage="reading", fraction=number / 20_000, eta_s=1.0)
+    return segment(args)
+
+
+def claim_success(_args: argparse.Namespace) -> int:
+    """Say that all is done, without a result."""
+    emit("result", volume_ml=1.0)
+    return 0
 
 
 def wait_for_cancel(args: argparse.Namespace) -> int:

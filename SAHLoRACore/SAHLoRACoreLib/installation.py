@@ -19,6 +19,7 @@ from slicer.i18n import tr as _
 
 from SAHLoRACoreLib.childprocess import ChildProcess, pythonExecutable
 from SAHLoRACoreLib.settings import Settings
+from SAHLoRACoreLib.storage import notePackages
 
 FOLDER = Path(__file__).resolve().parent
 REQUIREMENTS = FOLDER / "requirements.txt"
@@ -53,6 +54,9 @@ class Installer(Protocol):
 
     def probe(self) -> Findings:
         """Find out what is missing or broken."""
+
+    def forget(self) -> None:
+        """Probe again next time: a package turned out to be gone."""
 
     def consentText(self, findings: Findings) -> str:
         """Return the question to ask before installing."""
@@ -94,6 +98,10 @@ class PackageInstaller:
         )
         self._foundComplete = findings.complete
         return findings
+
+    def forget(self) -> None:
+        """Probe again next time: a package turned out to be gone."""
+        self._foundComplete = False
 
     def consentText(self, findings: Findings) -> str:
         """Return the question to ask before installing."""
@@ -139,6 +147,7 @@ class PackageInstaller:
                 ).format(error=error)
             ) from error
         self._requireComplete(self.probe())
+        notePackages(wanted)
         if (
             "torch" in wanted
         ):  # the PyTorch extension imports what it installs; Slicer itself should run without

@@ -9,6 +9,8 @@ the result stays in world space.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,18 @@ AIR_HU = -1024
 ORTHOGONAL_WITHIN = (
     1e-4  # cosine between two axes; SimpleITK and MRML accept less deviation than this in files
 )
+
+
+@contextmanager
+def busyCursor() -> Iterator[None]:
+    """Show the waiting cursor; unlike slicer.util.WaitCursor, no event is processed meanwhile."""
+    import qt
+
+    slicer.app.setOverrideCursor(qt.Qt.WaitCursor)
+    try:
+        yield
+    finally:
+        slicer.app.restoreOverrideCursor()
 
 
 @dataclass(frozen=True)
@@ -172,16 +186,13 @@ def importSegmentation(path: Path, volume: ExportedVolume) -> Any:
     return node
 
 
-def importProbability(path: Path, volume: ExportedVolume) -> Any:
-    """Add a probability map to the scene, beside its CT, and return its node."""
+def importMap(path: Path, volume: ExportedVolume, name: str) -> Any:
+    """Add a map of one value a voxel, e.g. of probabilities, to the scene, beside its CT; return its node."""
     node = slicer.vtkMRMLScalarVolumeNode()
-    storage = (
-        slicer.vtkMRMLNRRDStorageNode()
-    )  # keeps the voxel order, where the archetype reader may turn axes
+    # The NRRD reader keeps the voxel order, where the archetype reader may turn axes.
+    storage = slicer.vtkMRMLNRRDStorageNode()
     storage.SetFileName(str(path))
-    node.SetName(
-        slicer.mrmlScene.GenerateUniqueName(_("{volume} probability").format(volume=volume.node.GetName()))
-    )
+    node.SetName(slicer.mrmlScene.GenerateUniqueName(name))
     slicer.mrmlScene.AddNode(node)
     if not storage.ReadData(node):
         slicer.mrmlScene.RemoveNode(node)
@@ -189,6 +200,19 @@ def importProbability(path: Path, volume: ExportedVolume) -> Any:
     _place(node, volume)
     node.CreateDefaultDisplayNodes()
     return node
+
+
+def moveSegment(source: Any, target: Any) -> str:
+    """Move the first segment of a node into another beside what that holds, and return its ID there.
+
+    The emptied node is removed. Both must be under the same transform.
+    """
+    segmentation, segmentID = target.GetSegmentation(), source.GetSegmentation().GetNthSegmentID(0)
+    free = segmentation.GenerateUniqueSegmentID(segmentID)
+    segment = source.GetSegmentation().GetSegment(segmentID)
+    segmentation.AddSegment(segment, free)
+    slicer.mrmlScene.RemoveNode(source)
+    return free
 
 
 def placeInStudy(node: Any, sibling: Any) -> None:
@@ -205,8 +229,11 @@ def _write(image: Any, path: Path) -> None:
     storage = slicer.vtkMRMLVolumeArchetypeStorageNode()
     storage.SetFileName(str(path))
     storage.SetUseCompression(0)
-    if not storage.WriteData(image):
-        raise RuntimeError(_("Can't write the volume to {path}.").format(path=path))
+    # The writer doesn't notice a disk that fills up, but what is written uncompressed has a known size.
+    voxels = image.GetImageData()
+    expected = voxels.GetNumberOfPoints() * voxels.GetScalarSize()
+    if not storage.WriteData(image) or not path.is_file() or path.stat().st_size < expected:
+        raise RuntimeError(_("Can't write the volume to {path}. Is the disk full?").format(path=path))
 
 
 def _labelmap(segmentationNode: Any, segmentID: str) -> tuple[Any, Any]:

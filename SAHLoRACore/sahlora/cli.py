@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 
-from sahlora.errors import SAHLoRAError
+from sahlora.errors import ResourceError, SAHLoRAError
 from sahlora.memory import keep_freed_memory
 from sahlora.progress import BarSink, Event, JsonSink, LogSink, Progress, cancellation
 from sahlora.version import __version__
@@ -26,6 +26,7 @@ COMMANDS = (
     "simulate",
     "models",
     "adapters",
+    "devices",
     "demo",
 )
 
@@ -56,6 +57,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
+        except ModuleNotFoundError as error:
+            traceback.print_exc()
+            progress.error(
+                ResourceError(
+                    "missing-package",
+                    f"The package {error.name} is not installed.",
+                    "Install the packages again, in Slicer by a click on Segment.",
+                )
+            )
+            return ResourceError.exit_status
         except Exception as error:
             traceback.print_exc()
             progress.error(

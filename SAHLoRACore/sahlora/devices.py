@@ -32,12 +32,18 @@ def choose_device(name: str = "auto") -> torch.device:
     return torch.device(name)
 
 
+def available_devices() -> list[torch.device]:
+    """Return every device of this machine that PyTorch can compute on, the one that "auto" means first."""
+    gpus = [torch.device(f"cuda:{index}") for index in range(torch.cuda.device_count())]
+    return [*gpus, *([torch.device("mps")] if _has_mps() else []), torch.device("cpu")]
+
+
 def describe_device(device: torch.device) -> str:
     """Return a line for people: name and memory of a GPU, threads of a CPU."""
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         return f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
-    return "Apple GPU" if device.type == "mps" else f"CPU, {torch.get_num_threads()} threads"
+    return "Apple GPU" if device.type == "mps" else _threads()
 
 
 def runs_bf16(device: torch.device) -> bool:
@@ -73,3 +79,8 @@ def use_threads(count: int | None) -> None:
     if count < 1:
         raise UsageError("bad-threads", f"{count} threads compute nothing.", "Give at least 1.")
     torch.set_num_threads(count)
+
+
+def _threads() -> str:
+    count = torch.get_num_threads()
+    return f"CPU, {count} thread{'s' if count > 1 else ''}"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 from sahlora.errors import Cancelled, SAHLoRAError
+from sahlora.processes import process_exists
 
 EVENT_VERSION = 1
 Event = dict[str, Any]
@@ -203,7 +203,7 @@ def cancellation(
         while not done.wait(0.2):
             if cancel_file is not None and cancel_file.exists():
                 stop.set()
-            if parent_pid is not None and not _process_exists(parent_pid):
+            if parent_pid is not None and not process_exists(parent_pid):
                 stop.set()
                 if not done.wait(10):
                     os._exit(Cancelled.exit_status)
@@ -216,24 +216,3 @@ def cancellation(
         done.set()
         for number, handler in previous.items():
             signal.signal(number, handler)
-
-
-def _process_exists(pid: int) -> bool:
-    if sys.platform == "win32":
-        import ctypes
-
-        synchronize, still_running = 0x00100000, 0x00000102
-        kernel = ctypes.windll.kernel32
-        handle = kernel.OpenProcess(synchronize, False, pid)
-        if not handle:
-            return False
-        state = kernel.WaitForSingleObject(handle, 0)
-        kernel.CloseHandle(handle)
-        return bool(state == still_running)
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

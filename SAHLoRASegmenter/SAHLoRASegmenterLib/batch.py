@@ -59,6 +59,8 @@ class FileRun:
             arguments += ["--page", f"{output}.html"]
         if settings.keepProbability:
             arguments += ["--probability", f"{output}-probability.nrrd"]
+        if settings.keepDisagreement:
+            arguments += ["--disagreement", f"{output}-disagreement.nrrd"]
         self._child = ChildProcess([*command, *arguments, *settings.arguments(), "--progress", "json"])
         self.finished, self.error = Signal(), Signal()
         self.result: Event = {}

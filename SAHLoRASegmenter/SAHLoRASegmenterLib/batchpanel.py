@@ -21,6 +21,7 @@ from SAHLoRASegmenterLib.batch import (
     volumeJobs,
     writeCsv,
 )
+from SAHLoRASegmenterLib.results import MAP
 
 
 class BatchPanel:
@@ -67,7 +68,7 @@ class BatchPanel:
         nodes = [
             node
             for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
-            if node.GetNodeTagName() == "Volume" and node.GetAttribute("SAHLoRA.probability") is None
+            if node.GetNodeTagName() == "Volume" and node.GetAttribute(MAP) is None
         ]
         view = self._ui.batchList
         wasBlocked = view.blockSignals(True)

@@ -56,10 +56,18 @@ class ModelPanel:
     def obstacle(self) -> str:
         """Return why the choice can't be run, or an empty string."""
         if self._model() is None:
-            return _("Choose a model.")
+            return self._missing(self._parameters and self._parameters.model) or _("Choose a model.")
         if self._parameters.adapter and self._adapter() is None:
-            return _("Choose an adapter of this model, or none.")
+            return self._missing(self._parameters.adapter)
         return ""
+
+    def views(self) -> tuple[str, ...]:
+        """Return the views that the chosen adapter, else the model, was made for."""
+        chosen = self._adapter() or self._model()
+        if chosen is None:
+            return ()
+        made = chosen.card.get("adapters") or chosen.card.get("preprocessing", {}).get("views")
+        return tuple(made or ("axial",))
 
     def decidesViews(self) -> bool:
         """Tell whether an adapter is chosen, whose views are then used."""
@@ -119,6 +127,13 @@ class ModelPanel:
         self._changed()
 
     # ------------------------------------------------------------------------------------------- parts
+
+    @staticmethod
+    def _missing(name: str | None) -> str:
+        """Say that a model or adapter, e.g. of a scene from elsewhere, can't be used here."""
+        if not name:
+            return ""
+        return _("“{name}” can't be used here: add its file, or choose another.").format(name=name)
 
     def _model(self) -> InstalledModel | None:
         return _named(self._models, self._parameters.model if self._parameters else "")

@@ -6,7 +6,7 @@ from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
 from slicer.parameterNodeWrapper import Choice, WithinRange, parameterNodeWrapper
 
 from SAHLoRACoreLib.settings import DEVICES
-from SAHLoRASegmenterLib.settings import DEFAULT_MODEL, VIEWS, SegmentSettings
+from SAHLoRASegmenterLib.settings import DEFAULT_MODEL, PRECISIONS, VIEWS, SegmentSettings
 
 
 @parameterNodeWrapper
@@ -26,7 +26,11 @@ class SAHLoRASegmenterParameterNode:
     minimumComponentMl: Annotated[float, WithinRange(0.0, 100.0)] = 0.0
     flip: bool = False
     keepProbability: bool = False
+    keepDisagreement: bool = False
     makePage: bool = True
+    precision: Annotated[str, Choice(list(PRECISIONS))] = "auto"
+    batchSize: Annotated[int, WithinRange(0, 256)] = 0
+    output: vtkMRMLSegmentationNode
     result: vtkMRMLSegmentationNode
 
 
@@ -44,4 +48,7 @@ def settingsOf(parameters: SAHLoRASegmenterParameterNode) -> SegmentSettings:
         keepProbability=parameters.keepProbability,
         adapter=parameters.adapter,
         makePage=parameters.makePage,
+        keepDisagreement=parameters.keepDisagreement,
+        precision=parameters.precision,
+        batchSize=parameters.batchSize,
     )

@@ -8,13 +8,18 @@ from typing import Any
 import slicer
 from slicer.i18n import tr as _
 
+from SAHLoRACoreLib.showing import showVolume
+from SAHLoRASegmenterLib.chartclicks import ChartClicks
 from SAHLoRASegmenterLib.results import (
     Result,
+    isDisagreementShown,
     isShownIn3D,
     openInSegmentEditor,
     showChart,
+    showDisagreement,
     showIn3D,
     showInSlices,
+    useAsTrainingCase,
 )
 from SAHLoRASegmenterLib.threshold import LiveThreshold
 
@@ -32,12 +37,15 @@ class ResultPanel:
         self._ui = ui
         self._result: Result | None = None
         self._live: LiveThreshold | None = None
+        self._chartClicks = ChartClicks(self.onChartClick)
         ui.resultThresholdSlider.connect("valueIsChanging(double)", self.onThresholdMoving)
         ui.resultThresholdSlider.connect("valueChanged(double)", self.onThreshold)
         ui.showSlicesButton.connect("clicked(bool)", self.onShowSlices)
         ui.show3DButton.connect("clicked(bool)", self.onShow3D)
+        ui.showDisagreementButton.connect("clicked(bool)", self.onShowDisagreement)
         ui.showChartButton.connect("clicked(bool)", self.onShowChart)
         ui.editButton.connect("clicked(bool)", self.onEdit)
+        ui.useAsCaseButton.connect("clicked(bool)", self.onUseAsCase)
         ui.openPageButton.connect("clicked(bool)", self.onOpenPage)
         ui.savePageButton.connect("clicked(bool)", self.onSavePage)
         ui.measurementsTable.setHorizontalHeaderLabels([_("Measurement"), _("Value"), _("Unit")])
@@ -50,14 +58,27 @@ class ResultPanel:
         self._live = None
         self.refresh()
 
+    def close(self) -> None:
+        """Listen to the chart no more."""
+        self._chartClicks.close()
+
     def refresh(self) -> None:
         """Show what the result is and can."""
         ui, result = self._ui, self._result
-        for button in (ui.showSlicesButton, ui.show3DButton, ui.showChartButton, ui.editButton):
+        buttons = (
+            ui.showSlicesButton,
+            ui.show3DButton,
+            ui.showChartButton,
+            ui.editButton,
+            ui.useAsCaseButton,
+        )
+        for button in buttons:
             button.enabled = result is not None
         for button in (ui.openPageButton, ui.savePageButton):
             button.enabled = result is not None and result.page is not None
         ui.show3DButton.checked = result is not None and isShownIn3D(result)
+        ui.showDisagreementButton.enabled = result is not None and result.disagreementNode is not None
+        ui.showDisagreementButton.checked = result is not None and isDisagreementShown(result)
         obstacle = self._thresholdObstacle()
         ui.resultThresholdSlider.enabled = result is not None and not obstacle
         ui.resultThresholdSlider.toolTip = obstacle or _("Probability from which on a voxel is outlined.")
@@ -91,14 +112,30 @@ class ResultPanel:
         showIn3D(self._result, visible)
         self._live = None
 
+    def onShowDisagreement(self, visible: bool) -> None:
+        """Lay the disagreement over the slices, or take it away."""
+        showDisagreement(self._result, visible)
+
     def onShowChart(self) -> None:
-        """Show the areas."""
+        """Show the areas; a click on a point goes to its slice."""
         showChart(self._result)
+        self._chartClicks.listen()
+
+    def onChartClick(self, seriesID: str, row: int) -> None:
+        """Go to the slice of a point of the chart."""
+        chart = self._result and self._result.chartNode
+        if chart is not None and chart.GetNthPlotSeriesNodeID(0) == seriesID:
+            showVolume(self._result.volumeNode, self._result.slicePosition(row))
 
     def onEdit(self) -> None:
         """Go to the Segment Editor."""
         with slicer.util.tryWithErrorDisplay(_("The Segment Editor could not be opened.")):
             openInSegmentEditor(self._result)
+
+    def onUseAsCase(self) -> None:
+        """Hand CT and outline to the Trainer."""
+        with slicer.util.tryWithErrorDisplay(_("The case could not be handed to SAHLoRA Trainer.")):
+            useAsTrainingCase(self._result)
 
     def onOpenPage(self) -> None:
         """Show the report page in the browser."""

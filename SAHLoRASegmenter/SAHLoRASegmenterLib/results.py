@@ -15,9 +15,15 @@ import vtk
 from slicer.i18n import tr as _
 from vtk.util.numpy_support import vtk_to_numpy
 
-THRESHOLD, SMALLEST, OUTLINE, PAGE = (
-    f"SAHLoRA.{name}" for name in ("threshold", "minimumComponentMl", "outline", "page")
+from SAHLoRACoreLib.scene import imageInWorld
+from SAHLoRACoreLib.showing import editSegment, showVolume
+
+SEGMENT, THRESHOLD, SMALLEST, OUTLINE, PAGE = (
+    f"SAHLoRA.{name}" for name in ("segment", "threshold", "minimumComponentMl", "outline", "page")
 )
+MAP = "SAHLoRA.map"  # attribute of a volume that is no CT: "probability" or "disagreement"
+ALGORITHM_TYPE, ALGORITHM_NAME = "DICOM.SegmentAlgorithmType", "DICOM.SegmentAlgorithmName"
+DISAGREEMENT_FLOOR, LARGEST_DISAGREEMENT = 0.01, 0.5
 
 
 class Result:
@@ -40,11 +46,13 @@ class Result:
         result = cls(segmentationNode)
         return result if result.volumeNode is not None and result._segment is not None else None
 
-    def remember(self, threshold: float, minimumComponentMl: float, page: Path | None, **nodes: Any) -> None:
+    def remember(
+        self, segmentID: str, threshold: float, minimumComponentMl: float, page: Path | None, **nodes: Any
+    ) -> None:
         """Note how the segmentation was made and which nodes belong to it (volume, probability, ...)."""
-        for role, node in nodes.items():
-            if node is not None:
-                self.segmentationNode.SetNodeReferenceID(f"SAHLoRA.{role}", node.GetID())
+        self.segmentationNode.SetAttribute(SEGMENT, segmentID)
+        for role, node in nodes.items():  # None takes away what an earlier result of this node had
+            self.segmentationNode.SetNodeReferenceID(f"SAHLoRA.{role}", node.GetID() if node else None)
         self.segmentationNode.SetAttribute(SMALLEST, repr(minimumComponentMl))
         self.segmentationNode.SetAttribute(PAGE, str(page) if page else None)
         self.rememberOutline(threshold)
@@ -53,6 +61,15 @@ class Result:
         """Note the threshold and the outline it gave, so that a correction by hand is noticed."""
         self.segmentationNode.SetAttribute(THRESHOLD, repr(threshold))
         self.segmentationNode.SetAttribute(OUTLINE, self._outline())
+
+    def nameAlgorithm(self, model: str) -> None:
+        """Note who drew the outline, in the tags that Slicer's DICOM export writes into the file."""
+        self._segment.SetTag(ALGORITHM_TYPE, "AUTOMATIC")
+        self._segment.SetTag(ALGORITHM_NAME, model)
+
+    def noteCorrection(self) -> None:
+        """Note for DICOM export that a person corrects the outline."""
+        self._segment.SetTag(ALGORITHM_TYPE, "SEMIAUTOMATIC")
 
     @property
     def volumeNode(self) -> Any:
@@ -63,6 +80,11 @@ class Result:
     def probabilityNode(self) -> Any:
         """The probability map; None if it was not kept."""
         return self._node("probability")
+
+    @property
+    def disagreementNode(self) -> Any:
+        """The disagreement of the averaged predictions; None if it was not kept."""
+        return self._node("disagreement")
 
     @property
     def measurementsNode(self) -> Any:
@@ -98,7 +120,12 @@ class Result:
     @property
     def segmentID(self) -> str:
         """ID of the outlined segment."""
-        return self.segmentationNode.GetSegmentation().GetNthSegmentID(0)
+        return self.segmentationNode.GetAttribute(SEGMENT) or ""
+
+    @property
+    def segmentName(self) -> str:
+        """Name of the outlined segment."""
+        return self._segment.GetName()
 
     def isCorrected(self) -> bool:
         """Tell whether somebody changed the outline since SAHLoRA made it."""
@@ -119,6 +146,19 @@ class Result:
         k, j, i = np.argwhere(plane).mean(axis=0)
         return tuple((toWorld @ (i, j, k, 1.0))[:3])
 
+    def slicePosition(self, number: int) -> tuple[float, float, float]:
+        """Return the middle of a slice (world, RAS), counted from below as in the table of areas."""
+        from sahlora.geometry import Axes
+
+        image, _keepsVoxels = imageInWorld(self.volumeNode)
+        toWorld = vtk.vtkMatrix4x4()
+        image.GetIJKToRASMatrix(toWorld)
+        axes = Axes.of(directions(slicer.util.arrayFromVTKMatrix(toWorld)))
+        last = np.array(image.GetImageData().GetDimensions()[::-1]) - 1  # (slice, row, column) as stored
+        voxel, along = last / 2, axes.order[0]
+        voxel[along] = last[along] - number if 0 in axes.flipped else number
+        return toWorld.MultiplyPoint((*voxel[::-1], 1.0))[:3]
+
     # ------------------------------------------------------------------------------------------- parts
 
     def _node(self, role: str) -> Any:
@@ -126,7 +166,7 @@ class Result:
 
     @property
     def _segment(self) -> Any:
-        return self.segmentationNode.GetSegmentation().GetNthSegment(0)
+        return self.segmentationNode.GetSegmentation().GetSegment(self.segmentID)
 
     def _mask(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the outline (slice, row, column), cropped, and the matrix from its indices to the world."""
@@ -190,14 +230,30 @@ def _pagesFolder() -> Path:
 def showInSlices(result: Result) -> None:
     """Show CT and outline in the slice views, at the slice of the largest area."""
     result.segmentationNode.GetDisplayNode().SetVisibility(True)
-    logic = slicer.app.applicationLogic()
-    logic.GetSelectionNode().SetActiveVolumeID(result.volumeNode.GetID())
-    logic.PropagateVolumeSelection(0)
-    position = result.largestSlicePosition()
-    if position is not None:
-        slicer.vtkMRMLSliceNode.JumpAllSlices(
-            slicer.mrmlScene, *position, slicer.vtkMRMLSliceNode.OffsetJumpSlice
-        )
+    showVolume(result.volumeNode, result.largestSlicePosition())
+
+
+def showDisagreement(result: Result, visible: bool) -> None:
+    """Lay the disagreement over the CT in all slice views, or take it away."""
+    node = result.disagreementNode
+    if visible:
+        display = node.GetDisplayNode()
+        display.SetAndObserveColorNodeID("vtkMRMLColorTableNodeIron")
+        display.SetAutoWindowLevel(False)
+        display.SetWindowLevelMinMax(0.0, LARGEST_DISAGREEMENT)
+        display.SetThreshold(DISAGREEMENT_FLOOR, LARGEST_DISAGREEMENT)
+        display.SetAutoThreshold(False)
+        display.SetApplyThreshold(True)
+        slicer.util.setSliceViewerLayers(background=result.volumeNode, foreground=node, foregroundOpacity=0.5)
+    elif isDisagreementShown(result):
+        slicer.util.setSliceViewerLayers(foreground=None)
+
+
+def isDisagreementShown(result: Result) -> bool:
+    """Tell whether a slice view shows the disagreement."""
+    node = result.disagreementNode
+    views = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
+    return node is not None and any(view.GetForegroundVolumeID() == node.GetID() for view in views)
 
 
 def showIn3D(result: Result, visible: bool) -> None:
@@ -227,10 +283,22 @@ def openInSegmentEditor(result: Result) -> None:
     RuntimeError
         If this application has no main window to show it in.
     """
+    editSegment(result.segmentationNode, result.segmentID, result.volumeNode)
+    result.noteCorrection()
+
+
+def useAsTrainingCase(result: Result) -> None:
+    """Hand CT and outline to the module SAHLoRA Trainer, and go there.
+
+    Raises
+    ------
+    RuntimeError
+        If this application has no main window to show it in.
+    ValueError
+        If the Trainer can't use them.
+    """
     if not hasattr(slicer.util, "selectModule") or slicer.util.mainWindow() is None:
-        raise RuntimeError(_("The Segment Editor needs Slicer's main window."))
-    slicer.util.selectModule("SegmentEditor")
-    editor = slicer.modules.segmenteditor.widgetRepresentation().self().editor
-    editor.setSegmentationNode(result.segmentationNode)
-    editor.setSourceVolumeNode(result.volumeNode)
-    editor.setCurrentSegmentID(result.segmentID)
+        raise RuntimeError(_("SAHLoRA Trainer needs Slicer's main window."))
+    slicer.util.selectModule("SAHLoRATrainer")
+    trainer = slicer.util.getModuleWidget("SAHLoRATrainer")
+    trainer.addCase(result.volumeNode, result.segmentationNode, result.segmentID)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import slicer
@@ -11,9 +12,9 @@ from slicer.i18n import tr as _
 
 from SAHLoRACoreLib.childprocess import ChildError, ChildFailedError, ChildProcess, makeFolder
 from SAHLoRACoreLib.events import Event
-from SAHLoRACoreLib.scene import exportVolume, importProbability, importSegmentation
+from SAHLoRACoreLib.scene import busyCursor, exportVolume, importMap, importSegmentation, moveSegment
 from SAHLoRACoreLib.signals import Signal
-from SAHLoRASegmenterLib.results import Result, keepPage
+from SAHLoRASegmenterLib.results import MAP, Result, keepPage
 from SAHLoRASegmenterLib.settings import SegmentSettings
 from SAHLoRASegmenterLib.tables import addChart, addTable, fillAreas, fillMeasurements
 
@@ -29,6 +30,8 @@ class SegmentationRun:
         The CT.
     settings : SegmentSettings
         How to segment it.
+    outputNode : vtkMRMLSegmentationNode, optional
+        Gets the outline as one more segment; by default a new node is made. Nothing in it is overwritten.
 
     Attributes
     ----------
@@ -38,25 +41,31 @@ class SegmentationRun:
         Emits this run once its results are in the scene.
     error : Signal
         Emits a `ChildError`; the scene is then as it was.
-    segmentationNode, measurementsNode, probabilityNode
-        The results; None before the end, and the last one unless it was asked for.
+    segmentationNode, measurementsNode, probabilityNode, disagreementNode
+        The results; None before the end, and the last two unless they were asked for.
     segmentedResult : Result
         All nodes of the result; None before the end.
     result : dict
         The command's result event: segment, volume_ml, device, seconds and more.
     """
 
-    def __init__(self, command: Sequence[str], volumeNode: Any, settings: SegmentSettings) -> None:
+    def __init__(
+        self, command: Sequence[str], volumeNode: Any, settings: SegmentSettings, outputNode: Any = None
+    ) -> None:
         folder = makeFolder()
         self._label = folder / "label.seg.nrrd"
         self._report = folder / "report.json"
         self._probability = folder / "probability.nrrd" if settings.keepProbability else None
+        self._disagreement = folder / "disagreement.nrrd" if settings.keepDisagreement else None
         self._page = folder / "report.html" if settings.makePage else None
+        self._outputNode = outputNode
         self._minimumComponentMl = settings.minimumComponentMl
         self.progress, self.finished, self.error = Signal(), Signal(), Signal()
-        self.segmentationNode = self.measurementsNode = self.probabilityNode = None
+        self.segmentationNode = self.measurementsNode = None
+        self.probabilityNode = self.disagreementNode = None
         self.segmentedResult: Result | None = None
         self.result: Event = {}
+        self._added: list[Any] = []  # nodes to take away again if bringing back the results fails
         arguments = [
             "segment",
             str(folder / "ct.nrrd"),
@@ -67,6 +76,8 @@ class SegmentationRun:
         ]
         if self._probability:
             arguments += ["--probability", str(self._probability)]
+        if self._disagreement:
+            arguments += ["--disagreement", str(self._disagreement)]
         if self._page:
             arguments += ["--page", str(self._page)]
         self._child = ChildProcess(
@@ -76,7 +87,9 @@ class SegmentationRun:
         self._child.finished.connect(self._bringBack)
         self._child.error.connect(self._giveUp)
         try:
-            self._volume = exportVolume(volumeNode, folder / "ct.nrrd")
+            with busyCursor():
+                self._volume = exportVolume(volumeNode, folder / "ct.nrrd")
+            self._requireFitting(outputNode)
         except Exception:
             self.close()
             raise
@@ -121,7 +134,8 @@ class SegmentationRun:
             if not slicer.mrmlScene.IsNodePresent(self._volume.node):
                 self.error.emit(ChildError("volume-removed", _("The CT was removed while it was segmented.")))
                 return
-            self._importResults()
+            with busyCursor():
+                self._importResults()
             self.result = result
         except (OSError, RuntimeError, ValueError, KeyError, TypeError) as failure:
             self._removeNodes()
@@ -133,34 +147,84 @@ class SegmentationRun:
             self.close()
         self.finished.emit(self)
 
+    def _requireFitting(self, outputNode: Any) -> None:
+        """Refuse a segmentation that the outline can't be added to, before the child starts."""
+        if outputNode is None:
+            return
+        segmentation = outputNode.GetSegmentation()
+        labelmap = slicer.vtkSegmentationConverter.GetBinaryLabelmapRepresentationName()
+        if segmentation.GetNumberOfSegments() and segmentation.GetSourceRepresentationName() != labelmap:
+            raise ValueError(
+                _('Choose a new segmentation: "{name}" holds surfaces.').format(name=outputNode.GetName())
+            )
+        transform = self._volume.node.GetParentTransformNode() if self._volume.keepsVoxels else None
+        if outputNode.GetParentTransformNode() is not transform:
+            raise ValueError(
+                _('Choose a new segmentation: "{name}" is not under the transform of the CT.').format(
+                    name=outputNode.GetName()
+                )
+            )
+
     def _importResults(self) -> None:
         report = json.loads(self._report.read_text(encoding="utf-8"))
         measured, volumeNode = report["measurements"], self._volume.node
-        self.segmentationNode = importSegmentation(self._label, self._volume)
-        if self._probability:
-            self.probabilityNode = importProbability(self._probability, self._volume)
-            self.probabilityNode.SetAttribute("SAHLoRA.probability", "1")  # no CT to choose as input
         name = volumeNode.GetName()
-        self.measurementsNode = addTable(_("{volume} measurements").format(volume=name), volumeNode)
-        areasNode = addTable(_("{volume} areas").format(volume=name), volumeNode)
+        self.segmentationNode = self._note(importSegmentation(self._label, self._volume))
+        if self._probability:
+            self.probabilityNode = self._importMap(
+                "probability", self._probability, _("{volume} probability").format(volume=name)
+            )
+        if self._disagreement:
+            self.disagreementNode = self._importMap(
+                "disagreement", self._disagreement, _("{volume} disagreement").format(volume=name)
+            )
+        measurements = _("{volume} measurements").format(volume=name)
+        self.measurementsNode = self._note(addTable(measurements, volumeNode))
+        areasNode = self._note(addTable(_("{volume} areas").format(volume=name), volumeNode))
         fillMeasurements(self.measurementsNode, measured)
         fillAreas(areasNode, measured)
+        chartNode = self._note(addChart(areasNode, _("{volume} area per slice").format(volume=name)))
+        self._note(chartNode.GetNthPlotSeriesNode(0))
+        threshold = float(report["settings"]["threshold"])
+        model = str(report.get("model", {}).get("name") or "SAHLoRA")
+        segmentID = self._placeSegment()
         self.segmentedResult = Result(self.segmentationNode)
         self.segmentedResult.remember(
-            float(report["settings"]["threshold"]),
+            segmentID,
+            threshold,
             self._minimumComponentMl,
             keepPage(self._page) if self._page else None,
             volume=volumeNode,
             probability=self.probabilityNode,
+            disagreement=self.disagreementNode,
             measurements=self.measurementsNode,
             areas=areasNode,
-            chart=addChart(areasNode, _("{volume} area per slice").format(volume=name)),
+            chart=chartNode,
         )
+        self.segmentedResult.nameAlgorithm(model)
+
+    def _placeSegment(self) -> str:
+        """Return the ID of the outline's segment, moved into the chosen node if that is still there."""
+        if self._outputNode is None or not slicer.mrmlScene.IsNodePresent(self._outputNode):
+            return self.segmentationNode.GetSegmentation().GetNthSegmentID(0)
+        source, self.segmentationNode = self.segmentationNode, self._outputNode
+        self._added.remove(source)
+        return moveSegment(source, self._outputNode)
+
+    def _importMap(self, role: str, path: Path, name: str) -> Any:
+        node = self._note(importMap(path, self._volume, name))
+        node.SetAttribute(MAP, role)  # no CT to choose as input
+        return node
+
+    def _note(self, node: Any) -> Any:
+        self._added.append(node)
+        return node
 
     def _removeNodes(self) -> None:
-        for node in (self.segmentationNode, self.measurementsNode, self.probabilityNode):
+        for node in self._added:
             slicer.mrmlScene.RemoveNode(node)
-        self.segmentationNode = self.measurementsNode = self.probabilityNode = None
+        self.segmentationNode = self.measurementsNode = None
+        self.probabilityNode = self.disagreementNode = None
 
     def _giveUp(self, error: ChildError) -> None:
         self.close()

@@ -9,6 +9,7 @@ from slicer.i18n import tr as _
 from SAHLoRACoreLib.settings import deviceFor
 
 VIEWS = ("axial", "coronal", "sagittal")
+PRECISIONS = ("auto", "float32", "bf16")
 DEFAULT_MODEL = "hemorrhage-base"
 
 
@@ -36,6 +37,12 @@ class SegmentSettings:
         Bring the probability map to the scene, too; the threshold can then be changed afterwards.
     makePage : bool
         Write a report page; it takes some seconds.
+    keepDisagreement : bool
+        Bring the disagreement of the averaged predictions to the scene; needs several views or `flip`.
+    precision : str
+        auto, float32 or bf16.
+    batchSize : int
+        Slices at once; 0 leaves the choice to the command.
     """
 
     model: str = DEFAULT_MODEL
@@ -47,6 +54,9 @@ class SegmentSettings:
     keepProbability: bool = False
     adapter: str = ""
     makePage: bool = False
+    keepDisagreement: bool = False
+    precision: str = "auto"
+    batchSize: int = 0
 
     def isValid(self) -> tuple[bool, str]:
         """Return whether these settings can be run, and if not, what to do about it."""
@@ -59,7 +69,17 @@ class SegmentSettings:
             return False, _("Choose a threshold between 0 and 1.")
         if self.minimumComponentMl < 0:
             return False, _("Choose 0 mL or more for the smallest piece.")
+        if self.precision not in PRECISIONS:
+            return False, _("Choose the precision auto, float32 or bf16.")
+        if self.batchSize < 0:
+            return False, _("Choose 1 slice at once or more, or 0 for what suits the memory.")
+        if self.keepDisagreement and self.isSinglePrediction():
+            return False, _("Choose another view or the mirrored pass: one prediction has no disagreement.")
         return True, ""
+
+    def isSinglePrediction(self) -> bool:
+        """Tell whether a single view is chosen, without its mirror image; for automatic views False."""
+        return len(self.views) == 1 and not (self.flip and self.views != ("sagittal",))
 
     def arguments(self) -> list[str]:
         """Return the options of ``sahlora segment`` for these settings."""
@@ -74,4 +94,8 @@ class SegmentSettings:
             options.append("--flip")
         if self.minimumComponentMl > 0:
             options += ["--minimum-component", f"{self.minimumComponentMl:g}"]
+        if self.precision != "auto":
+            options += ["--precision", self.precision]
+        if self.batchSize > 0:
+            options += ["--batch-size", str(self.batchSize)]
         return options

@@ -314,3 +314,24 @@ def test_real_scans_are_segmented_on_their_own_grid(scan: str, tmp_path: Path) -
     assert label.GetOrigin() == reference.GetOrigin()
     assert label.GetDirection() == reference.GetDirection()
     assert label.GetSpacing() == reference.GetSpacing()
+
+
+def test_devices_are_listed_with_their_measured_speed() -> None:
+    done = sahlora("devices", "--threads", "1", "--json")
+    (*_gpus, cpu) = json.loads(done.stdout)
+    assert (cpu["name"], cpu["description"]) == ("cpu", "CPU, 1 thread")
+    assert 0 < cpu["seconds_per_slice"] < 60
+
+
+def test_missing_package_is_named_with_a_way_out(head: Path, random_model: Path, tmp_path: Path) -> None:
+    """Torch is hidden behind a module that fails as a missing one does."""
+    (tmp_path / "torch.py").write_text("raise ModuleNotFoundError(\"No module named 'torch'\", name='torch')")
+    done = subprocess.run(
+        [sys.executable, "-m", "sahlora", "segment", head, "-o", tmp_path / "l.nrrd", "--progress", "json"],
+        env={**environment(), "PYTHONPATH": f"{tmp_path}{os.pathsep}{CORE}"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 4
+    error = events(done.stdout)[-1]
+    assert (error["code"], error["message"]) == ("missing-package", "The package torch is not installed.")
+    assert error["hint"]

@@ -235,7 +235,7 @@ def test_reference_geometry_of_the_segmentation_is_the_source_volume(slicer, tmp
 
 
 def test_results_lie_beside_the_ct_in_its_study_and_replace_nothing(slicer, tmp_path):
-    from SAHLoRACoreLib.scene import exportVolume, importProbability, importSegmentation
+    from SAHLoRACoreLib.scene import exportVolume, importMap, importSegmentation
 
     node = add_ct(slicer, oblique_grid())
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
@@ -244,19 +244,19 @@ def test_results_lie_beside_the_ct_in_its_study_and_replace_nothing(slicer, tmp_
     exported = exportVolume(node, tmp_path / "ct.nrrd")
     write_seg_nrrd(tmp_path / "label.seg.nrrd", sitk.ReadImage(str(exported.path)) > 0)
     results = [importSegmentation(tmp_path / "label.seg.nrrd", exported) for _ in range(2)]
-    results.append(importProbability(exported.path, exported))
+    results.append(importMap(exported.path, exported, "CT probability"))
 
     assert {hierarchy.GetItemParent(hierarchy.GetItemByDataNode(result)) for result in results} == {study}
     assert len({result.GetName() for result in results}) == 3
 
 
 def test_probability_map_lies_on_the_volume_under_the_same_transform(slicer, tmp_path):
-    from SAHLoRACoreLib.scene import exportVolume, importProbability
+    from SAHLoRACoreLib.scene import exportVolume, importMap
 
     node = add_ct(slicer, oblique_grid())
     node.SetAndObserveTransformNodeID(add_transform(slicer, turned()).GetID())
     exported = exportVolume(node, tmp_path / "ct.nrrd")
-    probability = importProbability(exported.path, exported)
+    probability = importMap(exported.path, exported, "CT probability")
     everything = np.ones(slicer.util.arrayFromVolume(node).shape, dtype=bool)
 
     np.testing.assert_array_equal(slicer.util.arrayFromVolume(probability), slicer.util.arrayFromVolume(node))

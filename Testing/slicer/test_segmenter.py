@@ -23,6 +23,9 @@ class Installed:
     def probe(self):
         return self.findings
 
+    def forget(self):
+        self.forgotten = True
+
     def consentText(self, findings):  # noqa: N802 - Slicer's style
         return "Install?"
 
@@ -153,6 +156,61 @@ def test_earlier_segmentation_stays_as_it_was(slicer, logic, ct):
     assert first.GetName() != second.GetName()
 
 
+def test_disagreement_comes_only_if_asked_for(slicer, logic, ct):
+    from SAHLoRASegmenterLib.settings import SegmentSettings
+
+    assert logic.segment(ct, waitForCompletion=True).disagreementNode is None
+    settings = SegmentSettings(keepDisagreement=True, views=("axial",), flip=True)
+    run = logic.segment(ct, settings, waitForCompletion=True)
+    values = slicer.util.arrayFromVolume(run.disagreementNode)
+
+    assert run.disagreementNode.GetName() == "CT disagreement"
+    assert (values.min(), values.max()) == pytest.approx((1 / 6, 0.5))
+    assert run.segmentedResult.disagreementNode is run.disagreementNode
+
+
+def test_chosen_segmentation_gets_one_more_segment_and_loses_none(slicer, logic, ct):
+    chosen = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Mine")
+    chosen.SetReferenceImageGeometryParameterFromVolumeNode(ct)
+    chosen.GetSegmentation().AddEmptySegment("hemorrhage", "By hand")
+    everywhere = np.ones(slicer.util.arrayFromVolume(ct).shape, np.uint8)
+    slicer.util.updateSegmentBinaryLabelmapFromArray(everywhere, chosen, "hemorrhage", ct)
+    runs = [logic.segment(ct, None, chosen, waitForCompletion=True) for _time in range(2)]
+    segments = chosen.GetSegmentation()
+    masks = [
+        slicer.util.arrayFromSegmentBinaryLabelmap(chosen, segments.GetNthSegmentID(index), ct)
+        for index in range(segments.GetNumberOfSegments())
+    ]
+
+    assert segmentations(slicer) == [chosen]
+    assert [run.segmentationNode for run in runs] == [chosen, chosen]
+    names = [segments.GetNthSegment(index).GetName() for index in range(3)]
+    assert names == ["By hand", "Hemorrhage", "Hemorrhage"]
+    assert masks[0].all()
+    for mask in masks[1:]:
+        np.testing.assert_array_equal(mask > 0, slicer.util.arrayFromVolume(ct) == 70)
+    assert runs[1].segmentedResult.segmentID == segments.GetNthSegmentID(2)
+
+
+def test_segmentation_under_another_transform_is_refused_before_the_child_starts(slicer, logic, ct):
+    from pathlib import Path
+
+    chosen = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Mine")
+    transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+    chosen.SetAndObserveTransformNodeID(transform.GetID())
+    with pytest.raises(ValueError, match="transform"):
+        logic.segment(ct, None, chosen)
+    assert list(Path(slicer.app.temporaryPath).glob("SAHLoRA-*")) == []
+
+
+def test_result_goes_to_a_new_segmentation_if_the_chosen_one_was_removed_meanwhile(slicer, logic, ct):
+    chosen = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Mine")
+    run = logic.segment(ct, None, chosen)
+    slicer.mrmlScene.RemoveNode(chosen)
+    run.wait()
+    assert segmentations(slicer) == [run.segmentationNode]
+
+
 def test_failed_command_raises_its_message_and_leaves_the_scene(slicer, logic, ct, monkeypatch):
     from SAHLoRACoreLib.childprocess import ChildFailedError
 
@@ -186,7 +244,17 @@ def test_no_file_of_the_patient_stays_behind(slicer, logic, ct, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"model": ""}, {"views": ("oblique",)}, {"threshold": 1.0}, {"minimumComponentMl": -1.0}]
+    "wrong",
+    [
+        {"model": ""},
+        {"views": ("oblique",)},
+        {"threshold": 1.0},
+        {"minimumComponentMl": -1.0},
+        {"precision": "double"},
+        {"batchSize": -1},
+        {"keepDisagreement": True, "views": ("axial",)},
+        {"keepDisagreement": True, "views": ("sagittal",), "flip": True},
+    ],
 )
 def test_settings_that_can_not_run_are_refused_with_a_way_out(slicer, logic, ct, wrong):
     from SAHLoRASegmenterLib.settings import SegmentSettings
@@ -202,7 +270,9 @@ def test_every_option_the_settings_make_is_one_of_the_command(slicer):
     from SAHLoRASegmenterLib.settings import SegmentSettings
 
     segment = pytest.importorskip("sahlora.commands.segment")
-    settings = SegmentSettings("m", ("axial", "sagittal"), "cuda:1", 0.35, True, 0.2, True, "site")
+    settings = SegmentSettings(
+        "m", ("axial", "sagittal"), "cuda:1", 0.35, True, 0.2, True, "site", precision="bf16", batchSize=4
+    )
     parser = argparse.ArgumentParser()
     segment.configure(parser)
     args = parser.parse_args(
@@ -214,12 +284,15 @@ def test_every_option_the_settings_make_is_one_of_the_command(slicer):
             "r.json",
             "--probability",
             "p.nrrd",
+            "--disagreement",
+            "d.nrrd",
             *settings.arguments(),
         ]
     )
 
     assert (args.model, args.views, args.device, args.threshold) == ("m", "axial,sagittal", "cuda:1", 0.35)
     assert (args.flip, args.minimum_component, args.adapter) == (True, 0.2, "site")
+    assert (args.precision, args.batch_size) == ("bf16", 4)
 
 
 # ---------------------------------------------------------------------------------------------------- panel
@@ -250,6 +323,74 @@ def test_panel_can_be_cancelled_and_used_again(slicer, open_panel, ct, monkeypat
     panel.ui.applyButton.click()
     wait_for(slicer, lambda: panel.ui.applyButton.enabled)
     assert len(segmentations(slicer)) == 1
+
+
+def test_segment_becomes_cancel_while_it_runs_and_keeps_the_focus(slicer, open_panel, ct, monkeypatch):
+    panel = open_panel()
+    panel.parent.show()
+    panel.ui.applyButton.setFocus()
+    slicer.app.processEvents()
+    assert (panel.ui.applyButton.visible, panel.ui.cancelButton.visible) == (True, False)
+    monkeypatch.setenv("SAHLORA_FAKE", "polite")
+    panel.ui.applyButton.click()
+    assert (panel.ui.applyButton.visible, panel.ui.cancelButton.visible) == (False, True)
+    panel.ui.cancelButton.click()
+    wait_for(slicer, lambda: panel.ui.applyButton.visible)
+    panel.parent.hide()
+
+    assert not panel.ui.cancelButton.visible
+
+
+def test_run_goes_on_while_another_module_is_shown(slicer, open_panel, ct):
+    panel = open_panel()
+    panel.ui.applyButton.click()
+    panel.exit()
+    wait_for(slicer, lambda: panel.ui.applyButton.enabled)
+
+    assert panel.ui.statusLabel.text == "Done."
+    assert panel.ui.resultSelector.currentNode() is segmentations(slicer)[0]
+
+
+def test_log_can_be_copied(slicer, open_panel, ct):
+    import qt
+
+    panel = open_panel()
+    panel.ui.applyButton.click()
+    wait_for(slicer, lambda: panel.ui.applyButton.enabled)
+    panel.ui.copyLogButton.click()
+
+    assert "This result is made up." in qt.QApplication.clipboard().text()
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ((30, 70), ""),
+        ((0, 4000), "does not look like a head CT: its values are 0 to 4000"),
+        ((7, 7), "value 7"),
+    ],
+    ids=["brain in HU", "MR", "constant"],
+)
+def test_volume_that_is_no_head_ct_is_told_when_it_is_chosen(slicer, open_panel, ct, values, told):
+    hu = np.linspace(*values, 20 * 40 * 40).reshape(20, 40, 40).astype(np.int16)
+    if not told:
+        hu[:, :8] = -1000
+    volume = slicer.util.addVolumeFromArray(hu, name="Chosen")
+    panel = open_panel()
+    panel.ui.inputSelector.setCurrentNode(volume)
+
+    assert told in panel.ui.inputNoteLabel.text
+    assert bool(told) == bool(panel.ui.inputNoteLabel.text)
+
+
+def test_map_of_an_earlier_run_is_told_from_a_ct(slicer, open_panel, ct, logic):
+    from SAHLoRASegmenterLib.settings import SegmentSettings
+
+    run = logic.segment(ct, SegmentSettings(keepProbability=True), waitForCompletion=True)
+    panel = open_panel()
+    panel.ui.inputSelector.setCurrentNode(run.probabilityNode)
+
+    assert panel.ui.inputNoteLabel.text == "This is a map made by SAHLoRA. Choose the head CT."
 
 
 def test_error_of_the_command_is_shown_with_its_hint(slicer, open_panel, ct, monkeypatch):
@@ -294,10 +435,13 @@ def test_what_the_panel_shows_is_what_the_command_gets(slicer, open_panel, ct):
     panel.ui.minimumComponentSpinBox.value = 0.5
     panel.ui.flipCheckBox.checked = True
     panel.ui.keepProbabilityCheckBox.checked = True
+    panel.ui.keepDisagreementCheckBox.checked = True
     panel.ui.makePageCheckBox.checked = False
+    panel.ui.precisionSelector.setCurrentIndex(2)
+    panel.ui.batchSizeSpinBox.value = 4
 
     assert settingsOf(panel.logic.getParameterNode()) == SegmentSettings(
-        "site", ("axial", "sagittal"), "cpu", 0.3, True, 0.5, True
+        "site", ("axial", "sagittal"), "cpu", 0.3, True, 0.5, True, "", False, True, "bf16", 4
     )
 
 
@@ -357,6 +501,32 @@ def test_waiting_for_a_run_whose_volume_is_removed_raises(slicer, logic, ct):
 
     with pytest.raises(ChildFailedError, match="removed"):
         run.wait()
+
+
+def test_models_that_came_meanwhile_are_offered_when_a_scene_is_loaded(slicer, open_panel, ct, tmp_path):
+    from test_models import write_model
+
+    panel = open_panel()
+    slicer.mrmlScene.SetURL(str(tmp_path / "scene.mrml"))
+    slicer.mrmlScene.Commit()
+    write_model(tmp_path / "models" / "later.safetensors", title="Came later")
+    assert panel.ui.modelSelector.findText("Came later") == -1
+    slicer.mrmlScene.Clear(1)
+    slicer.mrmlScene.Import()
+
+    assert panel.ui.modelSelector.findText("Came later") >= 0
+
+
+def test_model_of_a_loaded_scene_that_is_not_here_is_named(slicer, open_panel, ct, tmp_path):
+    panel = open_panel()
+    slicer.mrmlScene.SetURL(str(tmp_path / "scene.mrml"))
+    slicer.mrmlScene.Commit()
+    (tmp_path / "models" / "site.safetensors").unlink()
+    slicer.mrmlScene.Clear(1)
+    slicer.mrmlScene.Import()
+
+    assert not panel.ui.applyButton.enabled
+    assert "“site” can't be used here" in panel.ui.applyButton.toolTip
 
 
 def test_saved_scene_restores_the_panel(slicer, open_panel, ct, tmp_path):

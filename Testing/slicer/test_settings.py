@@ -1,7 +1,8 @@
-"""What is set in the Application Settings is kept, and honored by every child process."""
+"""The page of the Application Settings: what is set there is kept, and honored by every child process."""
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -76,3 +77,186 @@ def test_temporary_folder_that_does_not_exist_yet_is_made(settings, tmp_path):
     settings(temporaryFolder=str(tmp_path / "a" / "b")).save()
     assert temporaryFolder() == tmp_path / "a" / "b"
     assert Path(temporaryFolder()).is_dir()
+
+
+# ------------------------------------------------------------------------------------------------------ page
+
+
+@pytest.fixture
+def page(slicer, settings, monkeypatch, tmp_path):
+    """The page, with the fake command and an empty folder of models."""
+    import ctk
+
+    from SAHLoRACoreLib import fakechild
+    from SAHLoRACoreLib.devices import FOUND
+    from SAHLoRACoreLib.settingspanel import SettingsPanel
+
+    monkeypatch.setenv("SAHLORA_MODELS", str(tmp_path / "models"))
+    (tmp_path / "models").mkdir()
+    widget = ctk.ctkSettingsPanel()
+    yield SettingsPanel(widget, [sys.executable, fakechild.__file__])
+    forget(FOUND)
+
+
+def forget(key):
+    import qt
+
+    qt.QSettings().remove(key)
+
+
+def wait_for(slicer, condition):
+    import time
+
+    start = time.monotonic()
+    while not condition():
+        assert time.monotonic() - start < 60, "waited in vain"
+        slicer.app.processEvents()
+        time.sleep(0.01)
+
+
+def test_page_is_added_to_the_application_settings(slicer):
+    slicer.app.completeStartup()
+
+    assert "SAHLoRA" in slicer.app.settingsDialog().panels
+
+
+def test_what_is_changed_on_the_page_is_what_children_get(page, settings, tmp_path):
+    page.modelsEdit.text = str(tmp_path / "models é")
+    page.deviceSelector.setCurrentIndex(page.deviceSelector.findText("cpu"))
+    page.threadsSpinBox.value = 2
+    page.temporaryEdit.text = str(tmp_path / "temporary")
+    page.wheelsEdit.text = str(tmp_path / "wheels")
+
+    assert settings.load() == settings(
+        str(tmp_path / "models é"), "cpu", 2, str(tmp_path / "temporary"), str(tmp_path / "wheels")
+    )
+
+
+def test_page_shows_what_was_set_before(slicer, settings):
+    import ctk
+
+    from SAHLoRACoreLib.settingspanel import SettingsPanel
+
+    settings("/models", "cpu", 3, "/tmp/t", "/wheels").save()
+    page = SettingsPanel(ctk.ctkSettingsPanel())
+
+    assert (page.modelsEdit.text, page.temporaryEdit.text, page.wheelsEdit.text) == (
+        "/models",
+        "/tmp/t",
+        "/wheels",
+    )
+    assert (page.deviceSelector.currentText, page.threadsSpinBox.value) == ("cpu", 3)
+
+
+def test_page_fits_400_pixels_of_width(page):
+    page.fill()
+    assert page._page.minimumSizeHint.width() <= 400
+
+
+def test_devices_are_looked_for_in_a_child_and_remembered(slicer, page, settings):
+    from SAHLoRACoreLib.devices import rememberedDevice
+
+    assert page.devicesLabel.text == "Not looked for yet."
+    page.findButton.click()
+    assert not page.findButton.enabled
+    wait_for(slicer, lambda: page.findButton.enabled)
+
+    assert "cuda:0: Made-up card, 8 GiB, 0.01 s a slice" in page.devicesLabel.text
+    assert rememberedDevice("auto").name == "cuda:0"
+    assert rememberedDevice("cuda").name == "cuda:0"
+    assert rememberedDevice("cpu").secondsPerSlice == 0.1
+    assert rememberedDevice("mps") is None
+    settings(device="cpu").save()
+    assert rememberedDevice("auto").name == "cpu"
+
+
+def test_failed_search_for_devices_is_told(slicer, page, monkeypatch):
+    monkeypatch.setenv("SAHLORA_FAKE", "error")
+    page.findButton.click()
+    wait_for(slicer, lambda: page.findButton.enabled)
+
+    assert page.devicesLabel.text == "This is no CT. Choose a CT."
+
+
+# --------------------------------------------------------------------------------------------------- storage
+
+
+@pytest.fixture
+def stored(slicer, page, tmp_path):
+    """A model of the user, and what a Slicer left behind that was killed while it segmented."""
+    from test_models import write_model
+
+    write_model(tmp_path / "models" / "site.safetensors", title="Our site")
+    left = Path(slicer.app.temporaryPath) / f"SAHLoRA-{dead_process()}-abc"
+    left.mkdir()
+    (left / "ct.nrrd").write_bytes(b"x" * 3_000_000)
+    return left
+
+
+def dead_process() -> int:
+    import subprocess
+
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def rows(page):
+    return [
+        [page.table.item(row, column).text() for column in range(3)] for row in range(page.table.rowCount)
+    ]
+
+
+def test_all_that_is_stored_is_listed_and_what_came_with_the_extension_is_not(page, stored):
+    page.fill()
+
+    assert rows(page) == [["Model", "Our site", "0.0"], ["Left behind", stored.name, "3.0"]]
+
+
+def test_chosen_rows_are_removed_after_a_question(slicer, page, stored, tmp_path, monkeypatch):
+    asked = []
+    page.fill()
+    assert not page.removeButton.enabled
+    page.table.selectAll()
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text: asked.append(text))
+    page.removeButton.click()
+    assert stored.exists()
+    assert "Our site" in asked[0]
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text: True)
+    page.table.selectAll()
+    page.removeButton.click()
+
+    assert not stored.exists()
+    assert list((tmp_path / "models").iterdir()) == []
+    assert rows(page) == []
+
+
+def test_packages_that_sahlora_installed_are_listed_and_no_others(slicer, page, monkeypatch):
+    import slicer.packaging
+
+    from SAHLoRACoreLib.storage import INSTALLED_PACKAGES, notedPackages, notePackages
+
+    removed = []
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text: True)
+    monkeypatch.setattr(slicer.util, "pip_uninstall", removed.append)
+    notePackages(["pytest", "never-there"])
+    page.fill()
+    try:
+        ((kind, name, size),) = rows(page)
+        assert (kind, name.split()[0], float(size) > 0) == ("Package", "pytest", True)
+        page.table.selectAll()
+        page.removeButton.click()
+        assert removed == ["pytest"]
+        assert notedPackages() == ["never-there"]
+    finally:
+        forget(INSTALLED_PACKAGES)
+
+
+def test_what_a_killed_slicer_left_behind_goes_at_the_next_start(slicer, stored):
+    own = Path(slicer.app.temporaryPath) / f"SAHLoRA-{os.getpid()}-running"
+    own.mkdir()
+    slicer.app.completeStartup()
+
+    assert not stored.exists()
+    assert own.exists()
+    own.rmdir()

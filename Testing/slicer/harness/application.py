@@ -27,20 +27,31 @@ class Application:
 
         self._qt = qt.QApplication.instance() or qt.QApplication(["harness"])
         self.temporaryPath = str(folder)
-        self.startup: list[Callable] = []
+        self._slots: dict[str, list[Callable]] = {"startupCompleted()": [], "aboutToQuit()": []}
         qt.QSettings.setDefaultFormat(qt.QSettings.IniFormat)
         qt.QSettings.setPath(qt.QSettings.IniFormat, qt.QSettings.UserScope, str(folder / "settings"))
         self._qt.setOrganizationName("SAHLoRA tests")
 
     def connect(self, signature: str, slot: Callable) -> None:
-        if signature != "startupCompleted()":
+        if signature not in self._slots:
             raise ValueError(f"slicer.app has no signal {signature}")
-        self.startup.append(slot)
+        self._slots[signature].append(slot)
 
     def completeStartup(self) -> None:
         """Do what Slicer does once all modules are there."""
-        for slot in self.startup:
+        for slot in self._slots["startupCompleted()"]:
             slot()
+
+    def quit(self) -> None:
+        """Do what Slicer does when it is about to end."""
+        for slot in self._slots["aboutToQuit()"]:
+            slot()
+
+    def settingsDialog(self) -> Any:
+        from .widgets import SettingsDialog
+
+        self.settings = getattr(self, "settings", None) or SettingsDialog()
+        return self.settings
 
     def testingEnabled(self) -> bool:
         return True

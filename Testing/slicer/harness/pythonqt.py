@@ -125,4 +125,5 @@ def make_module() -> types.ModuleType:
         raise AttributeError(f"qt has no {name}")
 
     module.__getattr__ = lookup
+    module.SIGNAL = "2{}".format  # Qt's own mark of a signal
     return module

@@ -48,6 +48,7 @@ class qMRMLNodeComboBox(PythonQtObject, QtWidgets.QWidget):
     removeEnabled = _stored(bool, "removeEnabled", True)
     renameEnabled = _stored(bool, "renameEnabled", False)
     noneEnabled = _stored(bool, "noneEnabled", False)
+    noneDisplay = _stored(str, "noneDisplay", "None")
     showHidden = _stored(bool, "showHidden", False)
     selectNodeUponCreation = _stored(bool, "selectNodeUponCreation", True)
 
@@ -91,7 +92,7 @@ class qMRMLNodeComboBox(PythonQtObject, QtWidgets.QWidget):
         self._box.blockSignals(True)
         self._box.clear()
         self._ids = [None] * self.noneEnabled + [node.GetID() for node in nodes]
-        self._box.addItems(["None"] * self.noneEnabled + [node.GetName() for node in nodes])
+        self._box.addItems([self.noneDisplay] * self.noneEnabled + [node.GetName() for node in nodes])
         # Qt's combo box, like the real widget, takes the first node when nothing was selected before.
         self._box.setCurrentIndex(
             self._ids.index(before) if before in self._ids else min(0, len(self._ids) - 1)
@@ -179,6 +180,28 @@ class ctkSliderWidget(PythonQtObject, QtWidgets.QWidget):
     suffix = QtCore.Property(str, lambda self: self._box.suffix, lambda self, x: self._box.setSuffix(x))
 
 
+class ctkSettingsPanel(PythonQtObject, QtWidgets.QWidget):
+    """Keeps properties in the settings at every change, as CTK's does until the dialog is cancelled."""
+
+    def registerProperty(self, key: str, widget: Any, name: str, signal: str) -> None:
+        settings = qt.QSettings()
+        if settings.contains(key):
+            setattr(widget, name, type(getattr(widget, name))(settings.value(key)))
+        widget.connect(signal.lstrip("2"), lambda: qt.QSettings().setValue(key, getattr(widget, name)))
+
+
+class SettingsDialog:
+    """Notes the pages that modules add to ctkSettingsDialog."""
+
+    def __init__(self) -> None:
+        self.panels: dict[str, Any] = {}
+
+    def addPanel(self, label: str, panel: Any) -> None:
+        if not isinstance(panel, ctkSettingsPanel):
+            raise TypeError(f"{panel!r} is no ctkSettingsPanel")
+        self.panels[label] = panel
+
+
 CUSTOM_WIDGETS = {
     kind.__name__: kind for kind in (qMRMLWidget, qMRMLNodeComboBox, ctkCollapsibleButton, ctkSliderWidget)
 }
@@ -227,6 +250,7 @@ def make_ctk() -> types.ModuleType:
     module = types.ModuleType("ctk", "CTK's widgets, as far as the panels use them")
     module.__dict__.update({name: kind for name, kind in CUSTOM_WIDGETS.items() if name.startswith("ctk")})
     module.ctkMessageBox = qt.QMessageBox
+    module.ctkSettingsPanel = ctkSettingsPanel
     return module
 
 
