@@ -11,13 +11,18 @@ from dataclasses import dataclass
 import numpy as np
 import SimpleITK as sitk
 
+from sahlora.errors import UsageError
 from sahlora.fields import Array, Grid, Point, averaging, resample, smooth_noise
+from sahlora.scanner import Acquisition
 
 DISTENSION = 1.0
 """Furthest, in mm, that blood pushes the walls of the subarachnoid space apart."""
 DECAY = 14.0
 """Way along the space, in mm, over which the layer of blood loses 1 mm."""
 UNREACHABLE = 1e3
+LEVELS = (-8.0, 24.0)
+"""Levels of a bleed between which every volume lies, mm."""
+VOLUME_TOLERANCE = 0.002
 
 CLOT_HU = (47.0, 70.0)
 """HU of pure clot, from its thinnest to its densest parts."""
@@ -48,7 +53,9 @@ class Spread:
         return np.clip(np.float32(0.5) + thickness - self.distance, 0, 1)
 
 
-def spread_from(site: Point, distance: Array, grid: Grid, rng: np.random.Generator) -> Spread:
+def spread_from(
+    site: Point, distance: Array, grid: Grid, rng: np.random.Generator, seeping: Array | None = None
+) -> Spread:
     """Let blood spread through the subarachnoid space from the point of it nearest to `site`.
 
     Parameters
@@ -61,6 +68,8 @@ def spread_from(site: Point, distance: Array, grid: Grid, rng: np.random.Generat
         Grid of `distance`.
     rng : numpy.random.Generator
         Makes blood patchy.
+    seeping : array (Z, Y, X), optional
+        Least speed of the front: where the space goes on though it is too narrow to be seen.
 
     Notes
     -----
@@ -73,6 +82,8 @@ def spread_from(site: Point, distance: Array, grid: Grid, rng: np.random.Generat
     start = np.unravel_index(int(np.argmin(np.where(pooled < -0.3, away, np.inf))), pooled.shape)
     speed = np.clip(0.55 - 0.35 * pooled, 0.08, 1.2)
     speed[pooled > DISTENSION + 1] = 0
+    if seeping is not None:
+        speed = np.maximum(speed, -_halved(grid, -seeping)[1])
     marching = sitk.FastMarchingImageFilter()
     marching.SetTrialPoints([tuple(int(i) for i in start[::-1])])
     arrival = sitk.GetArrayFromImage(marching.Execute(coarse.image(speed.astype(np.float32))))
@@ -89,3 +100,48 @@ def _halved(grid: Grid, distance: Array) -> tuple[Grid, Array]:
     pooled = padded.reshape(depth, 2, rows, 2, columns, 2).min(axis=(1, 3, 5))
     x, y, z = (s + grid.step / 2 for s in grid.start)
     return Grid((x, y, z), pooled.shape, 2 * grid.step), pooled
+
+
+def volume_ml(blood: Array, acquisition: Acquisition) -> float:
+    """Return the volume in mL of a mask (Z, Y, X) on the slices."""
+    return float(blood.sum(axis=(1, 2), dtype=np.int64) @ acquisition.voxel_ml)
+
+
+def grow(spread: Spread, grid: Grid, acquisition: Acquisition, wanted_ml: float) -> Array:
+    """Return the fraction of blood, on `grid`, whose mask on the CT's grid has the given volume.
+
+    The mask holds voxels that are at least half blood.
+
+    Raises
+    ------
+    UsageError
+        ``volume-too-large`` if the space can't hold the volume.
+    """
+    share = np.zeros(grid.shape, np.float32)
+    if wanted_ml == 0:
+        return share
+    near = np.argwhere(spread.distance < DISTENSION + 1)
+    low, high = near.min(axis=0), near.max(axis=0)
+    part, where = grid.box(*(np.array(grid.start) + corner[::-1] * grid.step for corner in (low, high)))
+    inside = Spread(spread.distance[where], spread.reach[where])
+
+    def reached(level: float) -> float:
+        return volume_ml(acquisition.sample(inside.blood(level), part) >= 0.5, acquisition)
+
+    low_level, high_level = LEVELS
+    most = reached(high_level)
+    if most < wanted_ml:
+        raise UsageError(
+            "volume-too-large",
+            f"The subarachnoid space of this head holds {most:.1f} mL of blood, not {wanted_ml:g} mL.",
+            "Ask for less, or take another seed.",
+        )
+    while high_level - low_level > 1e-5:
+        level = (low_level + high_level) / 2
+        found = reached(level)
+        low_level, high_level = (level, high_level) if found < wanted_ml else (low_level, level)
+        if abs(found - wanted_ml) <= VOLUME_TOLERANCE * wanted_ml:
+            high_level = level
+            break
+    share[where] = inside.blood(high_level)
+    return share

@@ -82,14 +82,23 @@ class Case:
         """Return for each slice whether an expert sees blood, bool (count,), or None if unknown."""
         if self.slices is None:
             return None
-        table = _read_table(self.slices, ("slice", "hemorrhage"))
-        try:
-            positive = {int(row["slice"]): bool(int(row["hemorrhage"])) for row in table}
-        except ValueError as error:
-            raise _malformed(self.slices, f"a value is no whole number ({error})") from None
+        positive = self._expert_slices(self.slices)
         if positive.keys() != set(range(count)):
             raise _malformed(self.slices, f"it lists {len(positive)} slices, the image has {count}")
         return np.array([positive[i] for i in range(count)])
+
+    @property
+    def has_known_hemorrhage(self) -> bool:
+        """Whether an expert sees blood in any slice; False if no expert is known to have looked."""
+        return self.slices is not None and any(self._expert_slices(self.slices).values())
+
+    @staticmethod
+    def _expert_slices(path: Path) -> dict[int, bool]:
+        table = _read_table(path, ("slice", "hemorrhage"))
+        try:
+            return {int(row["slice"]): bool(int(row["hemorrhage"])) for row in table}
+        except ValueError as error:
+            raise _malformed(path, f"a value is no whole number ({error})") from None
 
 
 def read_manifest(path: Path) -> list[Case]:

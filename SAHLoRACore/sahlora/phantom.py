@@ -76,6 +76,10 @@ class Constitution:
         )
 
 
+AVERAGE = Constitution(atrophy=0.4, gray=40.5, white=29.5, csf=8, skull=6.7, scalp=6.5, calcified=0.5)
+"""The head that others are compared with."""
+
+
 @dataclass(frozen=True)
 class Anatomy:
     """A healthy head.
@@ -123,17 +127,17 @@ def _inside_the_cavity(
     ridge = y + 9 - 0.5 * np.abs(x)  # behind the petrous ridges
     below = fraction(z - tent) * fraction(-ridge, 3)  # 1 in the posterior fossa
     stem = _brainstem(grid)
-    ventricles = _ventricles(grid, body)
+    chambers = ventricles(grid, body)
 
     cerebral = _cerebral_spaces(rng, body, grid, cavity)
     fossa = _posterior_fossa_spaces(rng, body, grid, cavity, tent, stem)
     spaces = cerebral + below * (fossa - cerebral)
-    spaces = np.minimum(spaces, _cisterns(grid, body))
+    spaces = np.minimum(spaces, cisterns(grid, body))
     spaces = np.maximum(spaces, -stem)
-    spaces = intersection(spaces, 1.5 - ventricles, cavity)
+    spaces = intersection(spaces, 1.5 - chambers, cavity)
 
     matter = _matter(rng, body, grid, spaces, below, stem)
-    matter += fraction(ventricles) * (np.float32(body.csf) - matter)
+    matter += fraction(chambers) * (np.float32(body.csf) - matter)
     hu = matter + fraction(spaces) * (np.float32(body.csf) - matter)
     solid = _paint_dense(hu, rng, body, grid, cavity, tent)
     return hu, np.maximum(spaces, -solid)
@@ -202,8 +206,12 @@ def _posterior_fossa_spaces(
     return union(-cerebellum, folia, magna, vallecula)
 
 
-def _cisterns(grid: Grid, body: Constitution) -> Array:
-    """Suprasellar star, Sylvian stems, ambient, quadrigeminal, interpeduncular and prepontine cisterns."""
+def cisterns(grid: Grid, body: Constitution) -> Array:
+    """Signed distance in mm to the cisterns, cut off at 12 mm.
+
+    They are the suprasellar star, Sylvian stems, ambient, quadrigeminal, interpeduncular, prepontine and
+    cerebellopontine cisterns.
+    """
     wide = 0.75 + 0.6 * body.atrophy
     shapes: tuple[Shape, ...] = (
         Ellipsoid((0, -13, 4), (10 * wide, 9 * wide, 5.5)),
@@ -228,7 +236,8 @@ def _brainstem(grid: Grid) -> Array:
     return smooth_union(smooth_union(np.maximum(midbrain, -notch), pons, 4), medulla, 4)
 
 
-def _ventricles(grid: Grid, body: Constitution) -> Array:
+def ventricles(grid: Grid, body: Constitution) -> Array:
+    """Signed distance in mm to the lateral, third and fourth ventricles, cut off at 12 mm."""
     size = 0.65 + 0.75 * body.atrophy
     lateral = Tube(
         ((5.5, -28, 17), (8, -18, 24), (9, 2, 27), (13, 20, 26), (22, 34, 20), (24, 50, 15)),

@@ -1,10 +1,11 @@
-"""Writing simulated heads: image files, DICOM series and what is true about them."""
+"""Writing simulated CT: image files, DICOM series and what is true about them."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydicom.dataset import FileDataset, FileMetaDataset
@@ -14,6 +15,7 @@ from sahlora.errors import InputError
 from sahlora.files import replacing
 from sahlora.outputs import write_image
 from sahlora.simulation import SimulatedHead
+from sahlora.simulation_in_ct import SimulatedBleed
 from sahlora.version import __version__
 
 SLICE_NAME = "slice-{:04d}.dcm"
@@ -34,16 +36,18 @@ def write_images(head: SimulatedHead, ct: Path, mask: Path) -> None:
         write_image(image, path)
 
 
-def write_truth(head: SimulatedHead, path: Path) -> None:
-    """Write what is true of a simulated head as JSON: settings, volume in mL, slices with blood."""
-    slices = np.flatnonzero(head.blood.any(axis=(1, 2)))
-    truth = {
+def write_truth(simulated: SimulatedHead | SimulatedBleed, path: Path) -> None:
+    """Write what is true of a simulated CT as JSON: settings, mL, slices with blood (0 the lowest)."""
+    slices = np.flatnonzero(simulated.blood.any(axis=(1, 2)))
+    truth: dict[str, Any] = {
         "made_by": f"sahlora {__version__} simulate",
         "simulated": True,
-        "volume_ml": round(head.volume_ml, 3),
+        "volume_ml": round(simulated.volume_ml, 3),
         "slices_with_blood": slices.tolist(),
-        "settings": asdict(head.settings),
+        "settings": asdict(simulated.settings),
     }
+    if isinstance(simulated, SimulatedBleed):
+        truth["ventricular_ml"] = round(simulated.ventricular_ml, 3)
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(truth, indent=2) + "\n", encoding="utf-8")
 

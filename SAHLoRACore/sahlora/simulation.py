@@ -12,9 +12,9 @@ from functools import lru_cache
 import numpy as np
 import SimpleITK as sitk
 
-from sahlora.bleeding import CLOT_HU, DISTENSION, UNREACHABLE, Spread, spread_from
+from sahlora.bleeding import CLOT_HU, UNREACHABLE, Spread, grow, spread_from, volume_ml
 from sahlora.errors import UsageError
-from sahlora.fields import Array, Grid, Point, smooth_noise
+from sahlora.fields import Array, Point, smooth_noise
 from sahlora.phantom import Anatomy, build_head
 from sahlora.progress import SILENT, Progress
 from sahlora.scanner import AIR_HU, Acquisition, beam_hardening, gantry_grid, place, quantum_noise
@@ -28,15 +28,15 @@ SITES: dict[str, Point] = {
 }
 """Rupture sites in the head's frame (x, y, z in mm): where aneurysms are most often found."""
 
+STRATA = ((0.50, 2.0, 25.0), (0.25, 25.0, 50.0), (0.20, 50.0, 100.0), (0.05, 100.0, 120.0))
+"""Share of a cohort's cases, least and greatest volume in mL."""
+
 LOWEST, HIGHEST = -62.0, 92.0
 """z in mm of the scan's lower and upper end."""
 FIELD_OF_VIEW = 230.0
 ROOM = (np.array([-90.0, -112, -72]), np.array([90.0, 110, 102]))
 """Corners (x, y, z in mm) of the box in which the head lies."""
 FAR = 50.0
-LEVELS = (-8.0, 24.0)
-"""Levels of a bleed between which every volume lies, mm."""
-VOLUME_TOLERANCE = 0.002
 NOISE_HU = (3.0, 5.0)
 """Noise of 5 mm slices; that of others goes with thickness to the power -0.35."""
 
@@ -104,6 +104,13 @@ class HeadPhantom:
                 raise UsageError(code, message, hint)
 
 
+def draw_volume_and_site(seed: int) -> tuple[float, str]:
+    """Draw a bleed's volume in mL, by `STRATA`, and its site."""
+    rng = np.random.default_rng([max(seed, 0), 5])
+    _, low, high = STRATA[rng.choice(len(STRATA), p=[share for share, _, _ in STRATA])]
+    return round(float(rng.uniform(low, high)), 1), str(rng.choice(list(SITES)))
+
+
 def _is_orientation(text: str) -> bool:
     return len(text) == 3 and sorted("LPS".find(c) + "RAI".find(c) + 1 for c in text.upper()) == [0, 1, 2]
 
@@ -132,7 +139,7 @@ class SimulatedHead:
     @property
     def volume_ml(self) -> float:
         """Volume of the mask in mL."""
-        return _volume_ml(self.blood, self.acquisition)
+        return volume_ml(self.blood, self.acquisition)
 
     @property
     def is_regular(self) -> bool:
@@ -181,7 +188,7 @@ def simulate_head(settings: HeadPhantom, progress: Progress = SILENT) -> Simulat
     placed = place(fields, healthy.grid, grid, acquisition, np.random.default_rng([settings.seed, 3]))
     hu = placed[..., 0] + AIR_HU
     spread = Spread(placed[..., 1] + FAR, placed[..., 2] + UNREACHABLE)
-    share = _bleed(spread, grid, acquisition, settings.sah_volume_ml)
+    share = grow(spread, grid, acquisition, settings.sah_volume_ml)
     blood = acquisition.sample(share, grid) >= 0.5
 
     progress.stage("scan")
@@ -227,39 +234,3 @@ def plan(settings: HeadPhantom) -> Acquisition:
     return Acquisition(
         tuple(heights.tolist()), tuple(np.diff(edges).tolist()), (row, column), (rows, columns), settings.tilt
     )
-
-
-def _volume_ml(blood: Array, acquisition: Acquisition) -> float:
-    return float(blood.sum(axis=(1, 2), dtype=np.int64) @ acquisition.voxel_ml)
-
-
-def _bleed(spread: Spread, grid: Grid, acquisition: Acquisition, volume_ml: float) -> Array:
-    """Return the fraction of blood, on `grid`, whose mask on the CT's grid has the given volume."""
-    share = np.zeros(grid.shape, np.float32)
-    if volume_ml == 0:
-        return share
-    near = np.argwhere(spread.distance < DISTENSION + 1)
-    low, high = near.min(axis=0), near.max(axis=0)
-    part, where = grid.box(*(np.array(grid.start) + corner[::-1] * grid.step for corner in (low, high)))
-    inside = Spread(spread.distance[where], spread.reach[where])
-
-    def reached(level: float) -> float:
-        return _volume_ml(acquisition.sample(inside.blood(level), part) >= 0.5, acquisition)
-
-    low_level, high_level = LEVELS
-    most = reached(high_level)
-    if most < volume_ml:
-        raise UsageError(
-            "volume-too-large",
-            f"The subarachnoid space of this head holds {most:.1f} mL of blood, not {volume_ml:g} mL.",
-            "Ask for less, or take another seed.",
-        )
-    while high_level - low_level > 1e-5:
-        level = (low_level + high_level) / 2
-        found = reached(level)
-        low_level, high_level = (level, high_level) if found < volume_ml else (low_level, level)
-        if abs(found - volume_ml) <= VOLUME_TOLERANCE * volume_ml:
-            high_level = level
-            break
-    share[where] = inside.blood(high_level)
-    return share

@@ -1,57 +1,67 @@
-"""Simulate head CT with subarachnoid blood of a known volume.
+"""Simulate subarachnoid blood of a known volume, in simulated heads or in real CT.
 
 Writes into the folder OUT, for each case, the CT, the exact mask of the blood and a JSON file with the true
-volume. With --count there are several cases with consecutive seeds and a manifest.csv that training commands
-read; unless --sah-ml is given, each case's volume is drawn: 50 % from 2-25 mL, 25 % from 25-50 mL, 20 % from
-50-100 mL, 5 % from 100-120 mL, evenly within; a head too small for its volume gets half of it.
+volume, and a manifest.csv that training commands read. Without --into the heads are simulated too.
+
+With --into, blood goes into real head CT without hemorrhage: one CT, a folder of CT files, or a list of cases
+(CSV or JSON, see Docs/cases.md), from which cases are passed over whose slice labels know of hemorrhage. The
+CT must be free of blood, as the mask holds simulated blood alone. All else in the CT stays as it is.
+
+With --count, or several CTs, what is not given is drawn from the seed: volumes (50 % of cases from 2-25 mL,
+25 % from 25-50 mL, 20 % from 50-100 mL, 5 % from 100-120 mL, evenly within; where the head is too small, half
+of it), rupture sites, and in real CT density (62 ± 5 HU) and reflux (40 %).
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sahlora.progress import Progress
 
 if TYPE_CHECKING:
+    from sahlora.bleed_targets import Scan
     from sahlora.simulation import HeadPhantom, SimulatedHead
+    from sahlora.simulation_in_ct import Bleed, SimulatedBleed
+    from sahlora.volume import Volume
 
-SUMMARY = "simulate head CT with subarachnoid blood of a known volume"
+SUMMARY = "simulate subarachnoid blood of a known volume, in phantoms or real head CT"
 EXAMPLE = "sahlora simulate phantoms --sah-ml 20 --site acom --seed 1"
-
-STRATA = ((0.50, 2.0, 25.0), (0.25, 25.0, 50.0), (0.20, 50.0, 100.0), (0.05, 100.0, 120.0))
-"""Share of cases, least and greatest volume in mL."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("output", type=Path, metavar="OUT", help="folder to write to, new or empty")
-    parser.add_argument(
-        "--format", choices=("nifti", "dicom"), default="nifti", help="format of the CT (default: nifti)"
-    )
-    parser.add_argument(
-        "--sah-ml", type=float, metavar="ML", help="volume of blood; 0 for none (default: 20)"
-    )
+    parser.add_argument("--sah-ml", type=float, metavar="ML", help="volume of blood (default: 20)")
     parser.add_argument(
         "--site", metavar="SITE", help="acom, mca-left, mca-right, pcom or basilar (default: acom)"
     )
     parser.add_argument(
-        "--seed", type=int, default=1, help="decides the head and everything random (default: 1)"
+        "--seed", type=int, default=1, help="first seed; it decides everything random (default: 1)"
     )
     parser.add_argument(
-        "--spacing",
-        type=_spacing,
-        default=(5.0, 0.45, 0.45),
-        metavar="Z,Y,X",
-        help="mm (default: 5,0.45,0.45)",
+        "--count", type=int, metavar="N", help="N cases, or N for each CT, with seeds from --seed on"
     )
-    parser.add_argument(
+    parser.add_argument("--overwrite", action="store_true", help="write into a folder that is not empty")
+    heads = parser.add_argument_group("simulated heads")
+    heads.add_argument(
+        "--format", choices=("nifti", "dicom"), default="nifti", help="format of the CT (default: nifti)"
+    )
+    heads.add_argument("--spacing", type=_spacing, metavar="Z,Y,X", help="mm (default: 5,0.45,0.45)")
+    heads.add_argument(
         "--tilt", type=float, default=0.0, metavar="DEG", help="gantry tilt; needs --format dicom"
     )
-    parser.add_argument("--count", type=int, metavar="N", help="simulate N heads with seeds from --seed on")
-    parser.add_argument("--overwrite", action="store_true", help="write into a folder that is not empty")
+    real = parser.add_argument_group("real CT")
+    real.add_argument("--into", type=Path, metavar="CT", help="CT, folder of CT files, or list of cases")
+    real.add_argument("--density", type=float, metavar="HU", help="mean HU of clot, 50 to 80 (default: 64)")
+    real.add_argument(
+        "--reflux",
+        action=argparse.BooleanOptionalAction,
+        help="blood also in the ventricles (default: no)",
+    )
 
 
 def _spacing(text: str) -> tuple[float, float, float]:
@@ -65,56 +75,85 @@ def _spacing(text: str) -> tuple[float, float, float]:
 def run(args: argparse.Namespace, progress: Progress) -> None:
     """Simulate and write each case."""
     from sahlora.errors import InputError, UsageError
-    from sahlora.files import replacing, require_writable
+    from sahlora.files import require_writable
 
     folder: Path = args.output
     if args.count is not None and args.count < 1:
         raise UsageError("bad-count", f"A count of {args.count} is not possible.", "Give 1 or more.")
-    if args.tilt and args.format == "nifti":
-        raise UsageError(
-            "irregular-slices", "Tilted slices have no grid that NIfTI can hold.", "Add --format dicom."
-        )
-    cases = _cases(args)
+    _require_options_that_fit(args)
+    cases = _heads(args, progress) if args.into is None else _bleeds(args, progress)
     if folder.is_dir() and any(folder.iterdir()) and not args.overwrite:
         raise InputError(
             "folder-not-empty", f"{folder} is not empty.", "Choose a new folder or add --overwrite."
         )
     require_writable(folder / "manifest.csv")
-
     rows, volumes = [], []
-    for settings in cases:
-        head = _simulate(settings, drawn=args.count is not None and args.sah_ml is None, progress=progress)
-        progress.stage("writing")
-        rows.append(_write(head, folder, args.format))
-        volumes.append(round(head.volume_ml, 3))
-    with (
-        replacing(folder / "manifest.csv") as temporary,
-        temporary.open("w", newline="", encoding="utf-8") as stream,
-    ):
-        table = csv.writer(stream)
-        table.writerows([("case", "image", "label"), *rows])
+    for row, volume_ml in cases:
+        rows.append(row)
+        volumes.append(round(volume_ml, 3))
+        _write_manifest(rows, folder / "manifest.csv")
     progress.result(
         folder=str(folder), cases=len(rows), volume_ml=volumes[0] if len(volumes) == 1 else volumes
     )
 
 
-def _cases(args: argparse.Namespace) -> list[HeadPhantom]:
-    """Return the settings of every case, volumes and sites drawn where the user leaves them open."""
-    import numpy as np
+def _require_options_that_fit(args: argparse.Namespace) -> None:
+    from sahlora.errors import UsageError
 
-    from sahlora.simulation import SITES, HeadPhantom
+    phantom_only = args.format != "nifti" or args.spacing is not None or args.tilt
+    if args.into is not None and phantom_only:
+        raise UsageError(
+            "phantom-option",
+            "--format, --spacing and --tilt are for simulated heads.",
+            "Leave them out: with --into, the result has the CT's own grid.",
+        )
+    if args.into is None and (args.density is not None or args.reflux is not None):
+        raise UsageError("needs-into", "--density and --reflux are for real CT.", "Add --into CT.")
+    if args.tilt and args.format == "nifti":
+        raise UsageError(
+            "irregular-slices", "Tilted slices have no grid that NIfTI can hold.", "Add --format dicom."
+        )
+
+
+def _write_manifest(rows: list[dict[str, str]], path: Path) -> None:
+    from sahlora.files import replacing
+
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
+        table = csv.DictWriter(stream, rows[0])
+        table.writeheader()
+        table.writerows(rows)
+
+
+# -------------------------------------------------------------------------------------- simulated heads
+
+Written = tuple[dict[str, str], float]
+"""A row of the manifest, and mL."""
+
+
+def _heads(args: argparse.Namespace, progress: Progress) -> Iterable[Written]:
+    """Simulate and write heads, one at each step; all settings are checked before the first."""
+    settings = _head_settings(args)
+    drawn = args.count is not None and args.sah_ml is None
+
+    def each() -> Iterable[Written]:
+        for head_settings in settings:
+            head = _simulate(head_settings, drawn, progress)
+            progress.stage("writing")
+            yield _write_head(head, args.output, args.format), head.volume_ml
+
+    return each()
+
+
+def _head_settings(args: argparse.Namespace) -> list[HeadPhantom]:
+    """Return the settings of every head, volumes and sites drawn where the user leaves them open."""
+    from sahlora.simulation import HeadPhantom, draw_volume_and_site
 
     cases = []
     for seed in range(args.seed, args.seed + (args.count or 1)):
-        volume, site = args.sah_ml, args.site
-        rng = np.random.default_rng([max(seed, 0), 5])
-        _, low, high = STRATA[rng.choice(len(STRATA), p=[share for share, _, _ in STRATA])]
-        drawn_volume, drawn_site = round(float(rng.uniform(low, high)), 1), str(rng.choice(list(SITES)))
-        if volume is None:
-            volume = 20.0 if args.count is None else drawn_volume
-        if site is None:
-            site = "acom" if args.count is None else drawn_site
-        cases.append(HeadPhantom(seed, volume, site, spacing=args.spacing, tilt=args.tilt))
+        volume, site = (20.0, "acom") if args.count is None else draw_volume_and_site(seed)
+        volume, site = args.sah_ml if args.sah_ml is not None else volume, args.site or site
+        spacing = args.spacing or (5.0, 0.45, 0.45)
+        cases.append(HeadPhantom(seed, volume, site, spacing=spacing, tilt=args.tilt))
     return cases
 
 
@@ -132,8 +171,8 @@ def _simulate(settings: HeadPhantom, drawn: bool, progress: Progress) -> Simulat
         return simulate_head(replace(settings, sah_volume_ml=settings.sah_volume_ml / 2), progress)
 
 
-def _write(head: SimulatedHead, folder: Path, file_format: str) -> tuple[str, str, str]:
-    """Write one case and return its row of the manifest."""
+def _write_head(head: SimulatedHead, folder: Path, file_format: str) -> dict[str, str]:
+    """Write one head and return its row of the manifest."""
     from sahlora.outputs import write_image
     from sahlora.simulated_files import SLICE_NAME, write_dicom_series, write_images, write_truth
 
@@ -153,4 +192,73 @@ def _write(head: SimulatedHead, folder: Path, file_format: str) -> tuple[str, st
         else:
             write_dicom_series(head, folder / label, mask=True)
     write_truth(head, folder / f"{name}.json")
-    return name, image, label
+    return {"case": name, "image": image, "label": label}
+
+
+# ---------------------------------------------------------------------------------------------- real CT
+
+
+def _bleeds(args: argparse.Namespace, progress: Progress) -> Iterable[Written]:
+    """Simulate and write bleeds into real CT, one at each step; all settings are checked before the first.
+
+    In a cohort, a scan that can't be used is passed over with a warning.
+    """
+    from sahlora.bleed_targets import list_scans
+    from sahlora.errors import InputError
+    from sahlora.simulation_in_ct import bleed_that_fits, prepare, simulate_bleed
+    from sahlora.volume import read_volume
+
+    scans = list_scans(args.into)
+    cohort = args.count is not None or len(scans) > 1
+    count = args.count or 1
+    settings = [_bleed_settings(args, args.seed + index, cohort) for index in range(count * len(scans))]
+    simulate = bleed_that_fits if cohort and args.sah_ml is None else simulate_bleed
+
+    def each() -> Iterable[Written]:
+        made = 0
+        for number, scan in enumerate(scans):
+            try:
+                patient = prepare(read_volume(scan.path, progress=progress), progress)
+            except InputError as error:
+                if len(scans) == 1:
+                    raise
+                progress.warning(error.code, f"{scan.name} is passed over: {error.message}", error.hint)
+                continue
+            for bleed in settings[number * count : (number + 1) * count]:
+                simulated = simulate(patient, bleed, progress)
+                progress.stage("writing")
+                made += 1
+                yield _write_bleed(simulated, patient.volume, scan, args.output), simulated.volume_ml
+        if not made:
+            raise InputError("no-scans", "No scan could be used.", "See the warnings.")
+
+    return each()
+
+
+def _bleed_settings(args: argparse.Namespace, seed: int, cohort: bool) -> Bleed:
+    """Return one bleed's settings, drawn in a cohort where the user leaves them open."""
+    from dataclasses import replace
+
+    from sahlora.simulation_in_ct import Bleed
+
+    given = {
+        "sah_volume_ml": args.sah_ml,
+        "site": args.site,
+        "density_hu": args.density,
+        "reflux": args.reflux,
+    }
+    bleed = Bleed.draw(seed) if cohort else Bleed(seed)
+    return replace(bleed, **{key: value for key, value in given.items() if value is not None})
+
+
+def _write_bleed(simulated: SimulatedBleed, volume: Volume, scan: Scan, folder: Path) -> dict[str, str]:
+    """Write one bleed and return its row of the manifest."""
+    from sahlora.outputs import write_image
+    from sahlora.simulated_files import write_truth
+
+    name = f"{scan.name}-{simulated.settings.seed:04d}"
+    image, label = f"{name}_ct.nii.gz", f"{name}_mask.nii.gz"
+    write_image(volume.to_grid(simulated.hu, label=False), folder / image)
+    write_image(volume.to_grid(simulated.blood, label=True), folder / label)
+    write_truth(simulated, folder / f"{name}.json")
+    return {"case": name, "image": image, "label": label, "patient": scan.patient}

@@ -1,0 +1,205 @@
+"""The spaces of cerebrospinal fluid in a real head CT: where blood can go, told from HU and a prior.
+
+The patient's own HU decide where fluid is; the phantom's cisterns and ventricles, carried to the patient by
+`sahlora.head_frame`, decide how little of it is believed and what is a ventricle.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import SimpleITK as sitk
+from scipy import ndimage
+
+from sahlora.errors import InputError
+from sahlora.fields import Array, Grid, averaging, resample
+from sahlora.head_frame import MODEL, HeadFrame, fit_head_frame
+from sahlora.phantom import AVERAGE, cisterns, ventricles
+from sahlora.scanner import Acquisition
+from sahlora.skull import cavity_of
+
+TISSUE_HU = (-15.0, 75.0)
+"""HU of what can be brain or fluid: below is fat or air, above bone, calcification or clot."""
+CSF_HU = (2.0, 12.0)
+SMOOTHING_MM = 0.8
+AROUND_MM = 9.0
+"""Reach of the average that tells the HU of the tissue around a voxel."""
+LEAST_FLUID = (0.20, 0.38, 0.60)
+"""Fluid from which a voxel belongs to a space: in a cistern, in a fissure or sulcus, deep in the brain."""
+SULCI_MM = 26.0
+"""Depth below the inner table that sulci reach."""
+SMALLEST_ML = 5.0
+SMALLEST_PIECE_MM3 = 80
+"""Pieces of space smaller than this are noise."""
+
+
+@dataclass(frozen=True)
+class Spaces:
+    """What of a real head a bleed needs to know, on one even grid.
+
+    Attributes
+    ----------
+    grid : Grid
+        Grid of 1 mm in the frame of the slices.
+    frame : HeadFrame
+        Where the phantom's head lies in this one.
+    hu : array (Z, Y, X) of float32
+        HU without most of the noise.
+    fluid : array (Z, Y, X) of float32
+        Fraction of CSF in each voxel.
+    csf : float
+        HU of CSF.
+    depth : array (Z, Y, X) of float32
+        Distance in mm to the wall of the skull's cavity; 0 outside.
+    subarachnoid, ventricles : array (Z, Y, X) of float32
+        Signed distance in mm to the wall of the spaces, negative inside.
+    """
+
+    grid: Grid
+    frame: HeadFrame
+    hu: Array
+    fluid: Array
+    csf: float
+    depth: Array
+    subarachnoid: Array
+    ventricles: Array
+
+
+def find_spaces(hu: Array, acquisition: Acquisition) -> Spaces:
+    """Find the spaces of CSF in a head CT.
+
+    Parameters
+    ----------
+    hu : array (Z, Y, X)
+        Slices bottom up, rows towards posterior, columns towards left.
+    acquisition : Acquisition
+        Where they lie; without tilt.
+
+    Raises
+    ------
+    InputError
+        ``no-fit`` if no head is recognized; ``no-csf`` if less than 5 mL of fluid are seen.
+    """
+    grid, fine = _upsampled(hu, acquisition)
+    tissue = (fine > TISSUE_HU[0]) & (fine < TISSUE_HU[1])
+    away_from_bone = ndimage.minimum_filter(tissue, 5)
+    rough = np.clip((26 - ndimage.gaussian_filter(fine, 1.0)) / 18, 0, 1) * away_from_bone
+    frame = fit_head_frame(fine, rough, grid)
+
+    cavity = frame.carry(cavity_of(np.random.default_rng(0), MODEL), MODEL, grid, 50.0)
+    inside = _connected(tissue & (cavity < 5), grid.step)
+    smooth = _average(fine, inside, SMOOTHING_MM / grid.step)
+    prior_cisterns = frame.carry(cisterns(MODEL, AVERAGE), MODEL, grid, 12.0)
+    prior_ventricles = frame.carry(ventricles(MODEL, AVERAGE), MODEL, grid, 12.0)
+
+    core = inside & (cavity < -3)
+    csf = float(np.clip(np.percentile(smooth[core], 1), *CSF_HU))
+    around = _average(smooth, core & (smooth > 22) & (smooth < 50), AROUND_MM / grid.step)
+    fluid = np.clip((around - smooth) / np.maximum(around - csf, 10), 0, 1) * inside
+    if (fluid[core] > 0.5).sum() * grid.step**3 / 1000 < SMALLEST_ML:
+        raise InputError(
+            "no-csf",
+            f"Less than {SMALLEST_ML:g} mL of cerebrospinal fluid are seen in this head.",
+            "Take a CT in HU in which cisterns or sulci can be told from brain.",
+        )
+    depth = ndimage.distance_transform_edt(_filled(inside), sampling=grid.step).astype(np.float32)
+    level = np.where(inside, _least_fluid(depth, prior_cisterns) - fluid, np.float32(0.5))
+    space = _distance(_without_specks(level, grid), grid)
+    ventricle = _ventricular(fluid, space, prior_ventricles, prior_cisterns, depth, grid)
+    apart = np.maximum(space, 1.5 - ventricle)
+    return Spaces(grid, frame, smooth, fluid, csf, depth, apart, ventricle)
+
+
+def _upsampled(hu: Array, acquisition: Acquisition) -> tuple[Grid, Array]:
+    """Bring slices to an even grid of 1 mm, averaging pixels and interpolating between slices."""
+    row, column = acquisition.pixel
+    rows, columns = acquisition.size
+    heights, thickness = np.array(acquisition.heights), np.array(acquisition.thickness)
+    low = (-(columns - 1) / 2 * column, -(rows - 1) / 2 * row, float(heights[0] - thickness[0] / 2 + 0.5))
+    high = (-low[0], -low[1], float(heights[-1] + thickness[-1] / 2 - 0.5))
+    grid = Grid.spanning(low, high)
+    at = np.interp(grid.axis(2), heights, np.arange(len(heights)))
+    step = float(np.median(thickness))
+    along_z = averaging(at, max(grid.step / step, 0.05) if step < grid.step else 0.05, len(heights))
+    along_z /= along_z.sum(axis=1, keepdims=True)
+    along_y = averaging((grid.axis(1) - low[1]) / row, max(grid.step / row, 0.05), rows)
+    along_x = averaging((grid.axis(0) - low[0]) / column, max(grid.step / column, 0.05), columns)
+    return grid, resample(np.clip(hu, -1000, 1500).astype(np.float32), along_z, along_y, along_x)
+
+
+def _average(values: Array, where: Array, sigma: float) -> Array:
+    """Gaussian average over the voxels that count."""
+    weight = where.astype(np.float32)
+    total = ndimage.gaussian_filter(values * weight, sigma, truncate=3)
+    return total / np.maximum(ndimage.gaussian_filter(weight, sigma, truncate=3), 1e-3)
+
+
+def _connected(soft: Array, step: float) -> Array:
+    """Keep the largest piece of soft tissue, cut where it is narrower than some 4 mm."""
+    depth = ndimage.distance_transform_edt(soft, sampling=step)
+    labels, count = ndimage.label(depth > 2)
+    if count == 0:
+        raise InputError(
+            "no-brain", "No brain was found inside a skull.", "Give a CT of the whole head in HU."
+        )
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    core = labels == sizes.argmax()
+    return soft & (ndimage.distance_transform_edt(~core, sampling=step) <= 3.5)
+
+
+def _filled(inside: Array) -> Array:
+    """Close the holes that calcifications and vessels leave."""
+    return ndimage.binary_fill_holes(inside)
+
+
+def _least_fluid(depth: Array, prior_cisterns: Array) -> Array:
+    """Fraction of fluid from which a voxel belongs to a space."""
+    cistern, sulcus, deep = LEAST_FLUID
+    least = sulcus + (deep - sulcus) * np.clip((depth - SULCI_MM) / 8, 0, 1)
+    near = np.clip(1 - (prior_cisterns - 1) / 7, 0, 1)
+    return least + near * (cistern - least)
+
+
+def _without_specks(level: Array, grid: Grid) -> Array:
+    labels, _ = ndimage.label(level < 0)
+    small = np.bincount(labels.ravel()) * grid.step**3 < SMALLEST_PIECE_MM3
+    small[0] = False
+    return np.where(small[labels], np.float32(0.1), level).astype(np.float32)
+
+
+def _distance(level: Array, grid: Grid) -> Array:
+    """Signed distance in mm to where `level` crosses 0, exact to a fraction of a voxel near it."""
+    image = grid.image(level)
+    near = sitk.GetArrayFromImage(sitk.IsoContourDistance(image, 0.0, 10.0))
+    far = sitk.GetArrayFromImage(sitk.SignedMaurerDistanceMap(image < 0, False, False, True))
+    return np.where(np.abs(near) < 1.0, near, far).astype(np.float32)
+
+
+def _ventricular(
+    fluid: Array, space: Array, prior_ventricles: Array, prior_cisterns: Array, depth: Array, grid: Grid
+) -> Array:
+    """Signed distance to the ventricles: fluid that a front from them reaches before one from outside."""
+    wet = fluid > 0.5
+    from_inside = wet & (prior_ventricles < 0) & (prior_cisterns > 2)
+    from_outside = wet & ((depth < 12) | (prior_cisterns < -0.5)) & (prior_ventricles > 5)
+    speed = np.where(space < 1, np.clip(fluid, 0.02, 1) ** 2, 0.0).astype(np.float32)
+    inner, outer = (_arrival(speed, seeds, grid) for seeds in (from_inside, from_outside))
+    belongs = (inner < outer) & (prior_ventricles < 16)
+    return np.where(belongs, space, np.maximum(space, _distance_to(belongs, grid)))
+
+
+def _distance_to(mask: Array, grid: Grid) -> Array:
+    if not mask.any():
+        return np.full(mask.shape, 50, np.float32)
+    return ndimage.distance_transform_edt(~mask, sampling=grid.step).astype(np.float32)
+
+
+def _arrival(speed: Array, seeds: Array, grid: Grid) -> Array:
+    """First-arrival time of a front from many points."""
+    if not seeds.any():
+        return np.full(speed.shape, np.inf)
+    marching = sitk.FastMarchingImageFilter()
+    marching.SetTrialPoints([tuple(int(i) for i in point[::-1]) for point in np.argwhere(seeds)])
+    return sitk.GetArrayFromImage(marching.Execute(grid.image(speed)))
