@@ -56,6 +56,55 @@ class SAHLoRATrainerLogic(ScriptedLoadableModuleLogic):
 
         return SAHLoRATrainerParameterNode(super().getParameterNode())
 
+    def train(self, cases: Sequence[Any], settings: Any = None, waitForCompletion: bool = False) -> Any:
+        """Train an adapter in a child process and return the training, see `SAHLoRATrainerLib.training`.
+
+        Parameters
+        ----------
+        cases : sequence of SceneCase or FileCase
+            At least one of them held out.
+        settings : TrainSettings, optional
+            By default CP-LoRA of rank 4 on the shipped model.
+        waitForCompletion : bool
+            Return once the adapter is there, at ``training.run.adapter``; otherwise at once, and the
+            training's signals tell the rest.
+
+        Raises
+        ------
+        ValueError
+            If the settings or the cases can't be used; the message says what to do.
+        OSError
+            If the run's folder can't be written.
+        ChildFailedError
+            If it failed while this waited.
+        """
+        from SAHLoRATrainerLib.runs import newRun
+        from SAHLoRATrainerLib.settings import TrainSettings
+        from SAHLoRATrainerLib.training import Training
+
+        settings = settings or TrainSettings()
+        valid, reason = settings.isValid()
+        if not valid:
+            raise ValueError(reason)
+        sides = {case.heldOut for case in cases}
+        if len(sides) < 2:
+            raise ValueError(_("Give cases to train on and at least one that is held out."))
+        return self._started(Training(self.command, newRun(settings), cases), waitForCompletion)
+
+    def resume(self, run: Any, waitForCompletion: bool = False) -> Any:
+        """Go on with a run that was paused or interrupted, as `train` does; raise ValueError if it can't."""
+        from SAHLoRATrainerLib.training import Training
+
+        if not run.isResumable:
+            raise ValueError(_("This run can't go on: it is done, or another Slicer trains it."))
+        return self._started(Training(self.command, run), waitForCompletion)
+
+    def _started(self, work: Any, waitForCompletion: bool) -> Any:
+        work.start()
+        if waitForCompletion:
+            work.wait()
+        return work
+
 
 class SAHLoRATrainerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     """The panel. Logic and installer can be given, so that the panel is tested without torch.
@@ -82,6 +131,7 @@ class SAHLoRATrainerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         from SAHLoRATrainerLib.adapterpanel import AdapterPanel
         from SAHLoRATrainerLib.casespanel import CasesPanel
         from SAHLoRATrainerLib.suggestpanel import SuggestPanel
+        from SAHLoRATrainerLib.trainingpanel import TrainingPanel
 
         from SAHLoRACoreLib.installation import PackageInstaller
 
@@ -95,6 +145,7 @@ class SAHLoRATrainerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.parts = SimpleNamespace(
             cases=CasesPanel(self.ui, self),
             adapter=AdapterPanel(self.ui, self),
+            training=TrainingPanel(self.ui, self),
             suggest=SuggestPanel(self.ui, self),
         )
         scene = slicer.mrmlScene

@@ -145,10 +145,10 @@ class ChildProcess:
         """What the child reported, also if it failed after that; an empty dictionary before."""
         return self._result
 
-    def cancel(self) -> None:
-        """Ask the child to stop; it is killed with all its processes if it hasn't after two seconds."""
+    def cancel(self, graceS: float = GRACE_S) -> None:
+        """Ask the child to stop; it is killed with all its processes if it hasn't after a time of grace."""
         if self._process is not None and self._killAt is None:
-            self._killAt = time.monotonic() + GRACE_S
+            self._killAt = time.monotonic() + graceS
             try:
                 self._cancelFile.touch()
             except OSError:  # the disk is full: it can't be asked, only killed

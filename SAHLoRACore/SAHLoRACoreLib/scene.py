@@ -71,46 +71,43 @@ def exportVolume(node: Any, path: Path) -> ExportedVolume:
     RuntimeError
         If the file can't be written.
     """
+    volume = volumeInWorld(node, path)
+    writeImage(volume.image, path)
+    return volume
+
+
+def volumeInWorld(node: Any, path: Path) -> ExportedVolume:
+    """Return what `exportVolume` would write to a path, which is not written yet."""
     if node.GetImageData() is None or node.GetImageData().GetNumberOfPoints() == 0:
         raise ValueError(_('The volume "{name}" is empty.').format(name=node.GetName()))
     if node.GetImageData().GetNumberOfScalarComponents() != 1:
         raise ValueError(_('The volume "{name}" is a color picture, not a CT.').format(name=node.GetName()))
     image, keepsVoxels = imageInWorld(node)
-    _write(image, path)
     return ExportedVolume(path, node, image, keepsVoxels)
 
 
-def exportSegment(segmentationNode: Any, segmentID: str, volume: ExportedVolume, path: Path) -> float:
-    """Write a segment as label map on the very voxels of an exported volume and return its volume in mL.
-
-    The segment may have another grid, share a layer with others, or lie under a transform of its own: every
-    voxel of the volume gets what the segment has at its center.
-
-    Raises
-    ------
-    ValueError
-        If there is no such segment, it has no voxels of its own, or nothing of it lies on the volume.
-    RuntimeError
-        If the file can't be written.
-    """
-    label = segmentOn(segmentationNode, segmentID, volume.image)
-    outlined = int(np.count_nonzero(vtk_to_numpy(label.GetImageData().GetPointData().GetScalars())))
-    if not outlined and not _isEmpty(segmentationNode, segmentID):
-        raise ValueError(
-            _('"{segmentation}" does not lie on the volume "{volume}". Choose the segmentation of this CT.')
-            .format(segmentation=segmentationNode.GetName(), volume=volume.node.GetName())
-        )  # fmt: skip
-    _write(label, path)
-    return outlined * float(np.prod(volume.image.GetSpacing())) / 1000
+def writeImage(image: Any, path: Path) -> None:
+    """Write an image outside of any scene to a file; raise RuntimeError if not all of it is there then."""
+    storage = slicer.vtkMRMLVolumeArchetypeStorageNode()
+    storage.SetFileName(str(path))
+    storage.SetUseCompression(0)
+    # The writer doesn't notice a disk that fills up, but what is written uncompressed has a known size.
+    voxels = image.GetImageData()
+    expected = voxels.GetNumberOfPoints() * voxels.GetScalarSize()
+    if not storage.WriteData(image) or not path.is_file() or path.stat().st_size < expected:
+        raise RuntimeError(_("Can't write {path}. Is the disk full?").format(path=path))
 
 
 def segmentOn(segmentationNode: Any, segmentID: str, image: Any) -> Any:
     """Return a segment (0 and 1) on the grid of an image in world space, outside of any scene.
 
+    The segment may have another grid, share a layer with others, or lie under a transform of its own: every
+    voxel gets what the segment has at its center.
+
     Raises
     ------
     ValueError
-        If there is no such segment or it has no voxels of its own.
+        If there is no such segment, it has no voxels of its own, or nothing of it lies on the image.
     """
     segment, source = _labelmap(segmentationNode, segmentID)
     label = slicer.vtkMRMLScalarVolumeNode()
@@ -139,6 +136,12 @@ def segmentOn(segmentationNode: Any, segmentID: str, image: Any) -> Any:
         part = tuple(slice(low, high + 1) for low, high in zip(first[::-1], last[::-1], strict=True))
         # Segments of one layer differ by their value.
         slicer.util.arrayFromVolume(label)[part] = found == segment.GetLabelValue()
+    if not slicer.util.arrayFromVolume(label).any() and _isOutlined(segment, source):
+        raise ValueError(
+            _("{name} does not lie on the CT. Choose the segmentation of this CT.").format(
+                name=segmentationNode.GetName()
+            )
+        )
     return label
 
 
@@ -225,17 +228,6 @@ def placeInStudy(node: Any, sibling: Any) -> None:
 # ----------------------------------------------------------------------------------------------- parts
 
 
-def _write(image: Any, path: Path) -> None:
-    storage = slicer.vtkMRMLVolumeArchetypeStorageNode()
-    storage.SetFileName(str(path))
-    storage.SetUseCompression(0)
-    # The writer doesn't notice a disk that fills up, but what is written uncompressed has a known size.
-    voxels = image.GetImageData()
-    expected = voxels.GetNumberOfPoints() * voxels.GetScalarSize()
-    if not storage.WriteData(image) or not path.is_file() or path.stat().st_size < expected:
-        raise RuntimeError(_("Can't write the volume to {path}. Is the disk full?").format(path=path))
-
-
 def _labelmap(segmentationNode: Any, segmentID: str) -> tuple[Any, Any]:
     """Return a segment and the label map it is in."""
     segment = segmentationNode.GetSegmentation().GetSegment(segmentID)
@@ -251,10 +243,9 @@ def _labelmap(segmentationNode: Any, segmentID: str) -> tuple[Any, Any]:
     return segment, labelmap
 
 
-def _isEmpty(segmentationNode: Any, segmentID: str) -> bool:
-    segment, labelmap = _labelmap(segmentationNode, segmentID)
+def _isOutlined(segment: Any, labelmap: Any) -> bool:
     scalars = labelmap.GetPointData().GetScalars()
-    return scalars is None or not np.any(vtk_to_numpy(scalars) == segment.GetLabelValue())
+    return scalars is not None and bool((vtk_to_numpy(scalars) == segment.GetLabelValue()).any())
 
 
 def _copy(node: Any) -> Any:

@@ -29,6 +29,8 @@ class Settings:
         Where a running child keeps the CT and its results.
     wheelsFolder : str
         Folder with wheels, to install packages from without a network.
+    dataFolder : str
+        Where runs of training are kept, with the cases exported for them.
     """
 
     modelsFolder: str = ""
@@ -36,6 +38,7 @@ class Settings:
     threads: int = 0
     temporaryFolder: str = ""
     wheelsFolder: str = ""
+    dataFolder: str = ""
 
     @classmethod
     def load(cls) -> Settings:
@@ -67,13 +70,14 @@ def settingKey(name: str) -> str:
 
 def modelsFolder() -> Path:
     """Return the user's folder of models: the setting, else the environment's, else the platform's place."""
-    import qt
-
     chosen = Settings.load().modelsFolder or os.environ.get(MODELS_VARIABLE, "")
-    if chosen:
-        return Path(chosen).expanduser()
-    data = qt.QStandardPaths.writableLocation(qt.QStandardPaths.GenericDataLocation)
-    return Path(data) / "sahlora" / "models"
+    return Path(chosen).expanduser() if chosen else _platformFolder() / "models"
+
+
+def dataFolder() -> Path:
+    """Return the folder of training runs: the setting, else the platform's place."""
+    chosen = Settings.load().dataFolder
+    return Path(chosen).expanduser() if chosen else _platformFolder() / "training"
 
 
 def temporaryFolder() -> Path:
@@ -98,6 +102,13 @@ def settingsEnvironment() -> dict[str, str]:
     if threads > 0:
         environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     return environment | dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(temporaryFolder()))
+
+
+def _platformFolder() -> Path:
+    import qt
+
+    data = qt.QStandardPaths.writableLocation(qt.QStandardPaths.GenericDataLocation)
+    return Path(data) / "sahlora"
 
 
 def _count(value: object) -> int:

@@ -5,9 +5,9 @@ from typing import Annotated
 from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
 from slicer.parameterNodeWrapper import Choice, WithinRange, parameterNodeWrapper
 
+from SAHLoRACoreLib.settings import DEVICES
 from SAHLoRATrainerLib.settings import (
     DEFAULT_MODEL,
-    DEVICES,
     MAX_RANK,
     METHODS,
     PRESETS,

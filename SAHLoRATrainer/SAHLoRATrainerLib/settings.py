@@ -6,12 +6,13 @@ from dataclasses import dataclass
 
 from slicer.i18n import tr as _
 
+from SAHLoRACoreLib.settings import deviceFor
+
 METHODS = ("cp-lora", "lora-c", "conv-lora", "cp-dora", "dora-c", "conv-dora", "locon", "standard")
 SCOPES = ("decoding", "encoding", "deep", "shallow", "all")
 PRESETS = ("default", "quick", "paper")
 VIEWS = ("axial", "coronal", "sagittal")
 TARGETS = ("as the model", "hemorrhage", "sah")
-DEVICES = ("auto", "cpu", "cuda", "mps")
 DEFAULT_MODEL = "hemorrhage-base"
 MAX_RANK = 4096  # of the command
 
@@ -85,7 +86,7 @@ class TrainSettings:
         """Return the options of ``sahlora finetune`` for these settings."""
         options = ["--model", self.model, "--method", self.method, "--rank", str(max(1, self.rank))]
         options += ["--scope", self.scope, "--views", ",".join(self.views), "--preset", self.preset]
-        options += ["--seed", str(self.seed), "--device", self.device, "--title", self.name]
+        options += ["--seed", str(self.seed), "--device", deviceFor(self.device), "--title", self.name]
         if self.epochs:
             options += ["--epochs", str(self.epochs)]
         if self.learningRate:

@@ -1,0 +1,145 @@
+"""Cases of the scene as files, each written once: the child reads files and never the scene.
+
+Nothing in them tells whose they are: voxels and geometry alone, under names made of their content.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Generator, Sequence
+from pathlib import Path
+from typing import Any
+
+import slicer
+import vtk
+from slicer.i18n import tr as _
+from vtk.util.numpy_support import vtk_to_numpy
+
+from SAHLoRACoreLib.scene import segmentOn, volumeInWorld, writeImage
+from SAHLoRACoreLib.signals import Signal
+from SAHLoRATrainerLib.cases import FileCase, SceneCase
+from SAHLoRATrainerLib.runs import RunCase, casesFolder
+
+Exporting = Generator[float, None, tuple[RunCase, ...]]
+
+
+def exportCases(cases: Sequence[SceneCase | FileCase]) -> Exporting:
+    """Write the cases of the scene that are not written yet, in steps short enough for the event loop.
+
+    Yields the fraction that is done; returns the cases as a run knows them. Cases in files stay where they
+    are.
+
+    Raises
+    ------
+    ValueError
+        If a case can't be used; the message says why.
+    OSError, RuntimeError
+        If it can't be written.
+    """
+    patients: dict[str, str] = {}
+    exported = []
+    for number, case in enumerate(cases, 1):
+        name = f"case-{number:03d}"
+        if isinstance(case, FileCase):
+            image, label, segment = case.image, case.label, case.segment
+            slices = str(case.slices or "")
+        else:
+            folder = yield from _exportCase(case, (number - 1) / len(cases))
+            image, label, segment, slices = folder / "ct.nrrd", folder / "label.nrrd", "", ""
+        patient = patients.setdefault(case.patient or name, f"patient-{len(patients) + 1:03d}")
+        exported.append(RunCase(name, str(image), str(label), segment, slices, patient, case.heldOut))
+        yield number / len(cases)
+    return tuple(exported)
+
+
+def _exportCase(case: SceneCase, done: float) -> Generator[float, None, Path]:
+    """Return the folder of a case; what is there already is not written again."""
+    for node in (case.volumeNode, case.segmentationNode):
+        if not slicer.mrmlScene.IsNodePresent(node):
+            raise ValueError(_("A case was removed from the scene while the cases were written."))
+    image = volumeInWorld(case.volumeNode, casesFolder()).image
+    label = segmentOn(case.segmentationNode, case.segmentID, image)
+    yield done
+    folder = casesFolder() / contentKey(image, label)
+    yield done
+    if folder.exists():
+        return folder
+    unfinished = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    try:
+        writeImage(image, unfinished / "ct.nrrd")
+        yield done
+        writeImage(label, unfinished / "label.nrrd")
+        unfinished.rename(folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return folder
+
+
+def contentKey(*images: Any) -> str:
+    """Return a name made of the voxels and geometry of images."""
+    digest = hashlib.blake2b(digest_size=16)
+    for image in images:
+        grid = vtk.vtkMatrix4x4()
+        image.GetIJKToRASMatrix(grid)
+        digest.update(repr(slicer.util.arrayFromVTKMatrix(grid).tolist()).encode())
+        digest.update(repr(image.GetImageData().GetDimensions()).encode())
+        digest.update(vtk_to_numpy(image.GetImageData().GetPointData().GetScalars()))
+    return digest.hexdigest()
+
+
+class Steps:
+    """Takes the steps of a generator from the event loop, one a turn, so that the panel stays free.
+
+    Parameters
+    ----------
+    steps : generator
+        Each step shorter than a tenth of a second, as far as that can be.
+
+    Attributes
+    ----------
+    progress : Signal
+        Emits what the generator yields.
+    finished : Signal
+        Emits what it returns.
+    error : Signal
+        Emits the exception that ended it.
+    """
+
+    def __init__(self, steps: Generator[float, None, Any]) -> None:
+        self.progress, self.finished, self.error = Signal(), Signal(), Signal()
+        self._steps = steps
+        self._timer: Any = None
+
+    def start(self) -> None:
+        """Begin; the signals come from the event loop."""
+        import qt
+
+        self._timer = qt.QTimer()
+        self._timer.setInterval(0)
+        self._timer.connect("timeout()", self.step)
+        self._timer.start()
+
+    def step(self) -> None:
+        """Take one step; the timer calls this."""
+        if self._timer is None:
+            return
+        try:
+            done = next(self._steps)
+        except StopIteration as end:
+            self.close()
+            self.finished.emit(end.value)
+        except Exception as failure:  # of whatever kind: nobody else would see it
+            self.close()
+            self.error.emit(failure)
+        else:
+            self.progress.emit(done)
+
+    def close(self) -> None:
+        """Take no further step, and leave nothing unfinished behind."""
+        if self._timer is not None:
+            self._timer.stop()
+            self._timer = None
+            self._steps.close()

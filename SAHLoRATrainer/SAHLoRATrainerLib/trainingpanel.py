@@ -1,0 +1,318 @@
+"""The part of the panel that trains, shows how it goes, and lists the runs."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import slicer
+from slicer.i18n import tr as _
+
+from SAHLoRATrainerLib.charts import Curves, removeCurves, showRuns
+from SAHLoRATrainerLib.parameters import settingsOf
+from SAHLoRATrainerLib.runs import (
+    CANCELED,
+    DONE,
+    ELSEWHERE,
+    FAILED,
+    INTERRUPTED,
+    PAUSED,
+    RUNNING,
+    Run,
+    allRuns,
+    deleteRun,
+)
+
+REDRAW_S = 0.5  # curves are not drawn more often than this
+NAME, ADAPTER, EPOCHS, DICE, STATE = range(5)
+
+
+class TrainingPanel:
+    """Starts, pauses and resumes trainings, and lists the runs of this computer.
+
+    Parameters
+    ----------
+    ui : object
+        The panel's widgets.
+    panel : SAHLoRATrainerWidget
+    """
+
+    def __init__(self, ui: Any, panel: Any) -> None:
+        self._ui, self._panel = ui, panel
+        self._training: Any = None
+        self._runs: list[Run] = []
+        self._view = ""  # the one that is trained now
+        self._curves: Curves | None = None
+        self._waiting: list[dict] = []  # epochs that are not drawn yet
+        self._drawnAt = 0.0
+        ui.trainButton.connect("clicked(bool)", self.onTrain)
+        ui.pauseButton.connect("clicked(bool)", self.onPause)
+        ui.cancelButton.connect("clicked(bool)", self.onCancel)
+        ui.resumeButton.connect("clicked(bool)", self.onResume)
+        ui.showRunsChartButton.connect("clicked(bool)", self.onShowChart)
+        ui.deleteRunButton.connect("clicked(bool)", self.onDelete)
+        ui.runsTable.connect("itemSelectionChanged()", self._panel.refresh)
+        titles = [_("Run"), _("Adapter"), _("Epochs"), _("Best Dice"), _("State")]
+        ui.runsTable.setHorizontalHeaderLabels(titles)
+        ui.runsTable.verticalHeader().setVisible(False)
+        ui.runsTable.horizontalHeader().setStretchLastSection(True)
+
+    def use(self) -> None:
+        """List the runs again."""
+        self.fill()
+
+    def close(self) -> None:
+        """Pause what runs: Slicer, or the module, is about to end."""
+        if self._training is not None:
+            self._training.close()
+            self._end()
+
+    def selectedRun(self) -> Run | None:
+        """Return the run that is selected in the list."""
+        index = self._ui.runsTable.currentRow()
+        return self._runs[index] if 0 <= index < len(self._runs) else None
+
+    def obstacle(self) -> str:
+        """Return why no training can be started now, or an empty string."""
+        parts = self._panel.parts
+        return self._panel.occupation or parts.cases.obstacle() or parts.adapter.obstacle()
+
+    def refresh(self) -> None:
+        """Show what can be done."""
+        ui, run, free = self._ui, self.selectedRun(), not self._panel.occupation
+        obstacle = self.obstacle()
+        ui.trainButton.enabled = not obstacle
+        ui.trainButton.toolTip = obstacle or _("Train in the background; Slicer stays free.")
+        if free:
+            ui.statusLabel.text = obstacle or self._offer()
+        ui.pauseButton.enabled = ui.cancelButton.enabled = self._training is not None
+        ui.resumeButton.enabled = free and run is not None and run.isResumable
+        ui.deleteRunButton.enabled = run is not None and run.state not in (RUNNING, ELSEWHERE)
+        ui.showRunsChartButton.enabled = bool(self._runs)
+        ui.runNoteLabel.text = run.message if run is not None else ""
+
+    def fill(self) -> None:
+        """Read the runs from their folders; selection and ticks stay."""
+        import qt
+
+        table, selected, ticked = self._ui.runsTable, self.selectedRun(), self._ticked()
+        self._runs = allRuns()
+        names = [run.folder.name for run in self._runs]
+        wasBlocked = table.blockSignals(True)
+        table.setRowCount(len(self._runs))
+        for index, run in enumerate(self._runs):
+            for column, text in enumerate(_cells(run)):
+                item = qt.QTableWidgetItem(text)
+                item.setToolTip(run.message or run.created)
+                if column == NAME:
+                    item.setFlags(item.flags() | qt.Qt.ItemIsUserCheckable)
+                    isTicked = run.folder.name in ticked
+                    item.setCheckState(qt.Qt.Checked if isTicked else qt.Qt.Unchecked)
+                table.setItem(index, column, item)
+        if selected is not None and selected.folder.name in names:
+            table.setCurrentCell(names.index(selected.folder.name), 0)
+        elif self._runs:
+            table.setCurrentCell(0, 0)
+        table.blockSignals(wasBlocked)
+        table.resizeColumnsToContents()
+
+    # ------------------------------------------------------------------------------------------- running
+
+    def onTrain(self) -> None:
+        """Train with the cases and settings of the panel."""
+        panel = self._panel
+        with slicer.util.tryWithErrorDisplay(_("The training could not be started.")):
+            if panel.ensureInstalled():
+                cases = [panel.cases.case(row) for row in panel.cases.enabledRows()]
+                self._follow(panel.logic.train(cases, settingsOf(panel.parameters)))
+
+    def onResume(self) -> None:
+        """Go on with the selected run."""
+        with slicer.util.tryWithErrorDisplay(_("The run could not go on.")):
+            if self._panel.ensureInstalled():
+                self._follow(self._panel.logic.resume(self.selectedRun()))
+
+    def onPause(self) -> None:
+        """Stop after the present step."""
+        self._sayStopping(_("Pausing after the present step…"))
+        self._training.pause()
+
+    def onCancel(self) -> None:
+        """Stop and put the run aside."""
+        self._sayStopping(_("Canceling…"))
+        self._training.cancel()
+
+    def onProgress(self, event: dict) -> None:
+        """Show what the child says."""
+        match event["event"]:
+            case "stage":
+                self._onStage(str(event.get("stage", "")))
+            case "progress":
+                self._ui.progressBar.setValue(round(1000 * event.get("fraction", 0)))
+                self._showTimeLeft(event)
+                self._draw()
+            case "metric" if "epoch" in event:
+                self._waiting.append(event)
+                self._draw()
+            case "warning":
+                self._log(f"{event.get('message', '')} {event.get('hint', '')}".strip())
+            case "log":
+                self._log(event["text"])
+
+    def onFinished(self, training: Any) -> None:
+        """Say what was gained."""
+        self._end()
+        self._ui.progressBar.setValue(1000)
+        self._ui.statusLabel.text = _("Done. {message}").format(message=training.run.message)
+        self._log(self._ui.statusLabel.text)
+        self._select(training.run)
+
+    def onError(self, error: Any) -> None:
+        """Say why it ended."""
+        run = self._training.run
+        self._end()
+        self._select(run)
+        self._ui.statusLabel.text = str(error)
+        self._log(f"{error}\n{error.details}".strip())
+        if error.code not in (PAUSED, CANCELED):
+            slicer.util.errorDisplay(str(error), detailedText=error.details)
+
+    # ---------------------------------------------------------------------------------------- list of runs
+
+    def onShowChart(self) -> None:
+        """Show the ticked runs in one chart, or the selected one."""
+        ticked = self._ticked()
+        runs = [run for run in self._runs if run.folder.name in ticked]
+        showRuns(runs or [self.selectedRun()])
+
+    def onDelete(self) -> None:
+        """Delete the selected run if the user agrees."""
+        run = self.selectedRun()
+        question = _("Delete {name} ({folder}) with its adapter? This can't be undone.").format(
+            name=run.settings.name, folder=run.folder.name
+        )
+        if slicer.util.confirmOkCancelDisplay(question):
+            with slicer.util.tryWithErrorDisplay(_("The run could not be deleted.")):
+                deleteRun(run)
+                removeCurves(run)
+            self.fill()
+            self._panel.refresh()
+
+    # ------------------------------------------------------------------------------------------- parts
+
+    def _follow(self, training: Any) -> None:
+        self._training, self._view, self._curves, self._waiting = training, "", None, []
+        self._ui.logText.clear()
+        self._ui.progressBar.setValue(0)
+        self._ui.bestLabel.text = ""
+        self._ui.statusLabel.text = _("Starting…")
+        training.progress.connect(self.onProgress)
+        training.finished.connect(self.onFinished)
+        training.error.connect(self.onError)
+        self.fill()
+        self._select(training.run)
+        self._panel.occupy(_("A training is running."))
+
+    def _end(self) -> None:
+        self._draw(atOnce=True)
+        self._training = self._curves = None
+        self.fill()
+        self._panel.release()
+
+    def _select(self, run: Run) -> None:
+        names = [other.folder.name for other in self._runs]
+        if run.folder.name in names:
+            self._ui.runsTable.setCurrentCell(names.index(run.folder.name), 0)
+
+    def _onStage(self, stage: str) -> None:
+        self._draw(atOnce=True)
+        self._ui.progressBar.setValue(0)
+        self._ui.statusLabel.text = _("Stage: {stage}").format(stage=stage)
+        self._log(self._ui.statusLabel.text)
+        if stage.startswith("training "):
+            self._view, self._curves = stage.removeprefix("training "), None
+            showRuns([self._training.run])
+
+    def _draw(self, atOnce: bool = False) -> None:
+        """Add the waiting epochs to the curves, at most twice a second."""
+        if not self._waiting or not (atOnce or time.monotonic() - self._drawnAt >= REDRAW_S):
+            return
+        if self._curves is None or not self._curves.isPresent():  # the scene may have been closed
+            self._curves = Curves(self._training.run, self._view)
+        self._curves.append(self._waiting)
+        self._waiting, self._drawnAt = [], time.monotonic()
+        best = self._curves.best()
+        if best is not None:
+            self._ui.bestLabel.text = _(
+                "Best so far: Dice {dice:.3f} of the held-out slices, epoch {epoch}"
+            ).format(dice=best[1], epoch=best[0])
+
+    def _showTimeLeft(self, event: dict) -> None:
+        stage, seconds = event.get("stage", ""), event.get("eta_s")
+        text = _("Stage: {stage}").format(stage=stage)
+        if self._view and stage == f"training {self._view}":
+            total = _epochs(self._training.run, self._view)
+            epoch = min(total, 1 + int(event.get("fraction", 0) * total))
+            text = _("Training, {view}: epoch {epoch} of at most {total}").format(
+                view=self._view, epoch=epoch, total=total
+            )
+        if seconds is not None:
+            text += _(", about {time} left").format(time=duration(seconds))
+        self._ui.statusLabel.text = text
+
+    def _sayStopping(self, text: str) -> None:
+        self._ui.statusLabel.text = text
+        self._ui.pauseButton.enabled = self._ui.cancelButton.enabled = False
+
+    def _offer(self) -> str:
+        unfinished = [run for run in self._runs if run.isResumable and run.state in (PAUSED, INTERRUPTED)]
+        if not unfinished:
+            return self._ui.statusLabel.text if self._runs else ""
+        return _("{name} ({folder}) is unfinished: select it and click Resume to go on.").format(
+            name=unfinished[0].settings.name, folder=unfinished[0].folder.name
+        )
+
+    def _ticked(self) -> set[str]:
+        import qt
+
+        table = self._ui.runsTable
+        items = [(run, table.item(row, NAME)) for row, run in enumerate(self._runs)]
+        return {run.folder.name for run, item in items if item and item.checkState() == qt.Qt.Checked}
+
+    def _log(self, text: str) -> None:
+        self._ui.logText.appendPlainText(text)
+
+
+def duration(seconds: float) -> str:
+    """Return a time for people."""
+    if seconds < 90:
+        return _("{seconds:.0f} s").format(seconds=seconds)
+    if seconds < 5400:
+        return _("{minutes:.0f} min").format(minutes=seconds / 60)
+    return _("{hours:.1f} h").format(hours=seconds / 3600)
+
+
+def _epochs(run: Run, view: str) -> int:
+    """Return how many epochs are trained at most, as the command wrote it down."""
+    try:
+        text = (run.trainingFolder / view / "settings.json").read_text(encoding="utf-8")
+        return int(json.loads(text)["epochs"])
+    except (OSError, ValueError, KeyError):
+        return max(1, run.settings.epochs)
+
+
+def _cells(run: Run) -> tuple[str, ...]:
+    states = {
+        RUNNING: _("running"),
+        PAUSED: _("paused"),
+        CANCELED: _("canceled"),
+        FAILED: _("failed"),
+        DONE: _("done"),
+        INTERRUPTED: _("interrupted"),
+        ELSEWHERE: _("in another Slicer"),
+    }
+    lines = [line for view in run.metrics().values() for line in view]
+    scores = [line["held_out_dice"] for line in lines if "held_out_dice" in line]
+    best = f"{max(scores):.3f}" if scores else ""
+    return run.settings.name, run.settings.words(), str(len(lines)), best, states.get(run.state, run.state)
