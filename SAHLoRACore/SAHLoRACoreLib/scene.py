@@ -95,7 +95,7 @@ def writeImage(image: Any, path: Path) -> None:
     voxels = image.GetImageData()
     expected = voxels.GetNumberOfPoints() * voxels.GetScalarSize()
     if not storage.WriteData(image) or not path.is_file() or path.stat().st_size < expected:
-        raise RuntimeError(_("Can't write {path}. Is the disk full?").format(path=path))
+        raise RuntimeError(_("Can't write the volume to {path}. Is the disk full?").format(path=path))
 
 
 def segmentOn(segmentationNode: Any, segmentID: str, image: Any) -> Any:
