@@ -200,6 +200,33 @@ def count_parameters(network: nn.Module, config: AdapterConfig) -> int:
     return sum(math.prod(shape) for key, shape in shapes.items() if key.rpartition(".")[2] not in STATISTICS)
 
 
+class Count(NamedTuple):
+    """Parameters that an adapter trains at a rank, and how many each further rank adds."""
+
+    parameters: int
+    each_rank: int
+
+
+def count_methods(network: nn.Module, rank: int) -> dict[str, dict[str, Count]]:
+    """Count the parameters of every method, ``standard`` among them, in every scope that the network names.
+
+    Raises
+    ------
+    UsageError
+        ``bad-adapter-config`` if no adapter can have this rank.
+    """
+
+    def count(method: str, scope: str) -> Count:
+        here, beyond = (
+            count_parameters(network, AdapterConfig(method, r, scope=scope)) for r in (rank, rank + 1)
+        )
+        return Count(here, beyond - here)
+
+    return {
+        scope: {method: count(method, scope) for method in (*METHODS, STANDARD)} for scope in _scopes(network)
+    }
+
+
 def is_low_rank(site: Site, config: AdapterConfig) -> bool:
     """Whether a site is adapted by a low-rank ΔW rather than trained as it is."""
     return config.method != STANDARD and site.tensor not in STATISTICS

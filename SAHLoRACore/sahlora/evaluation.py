@@ -6,7 +6,7 @@ Voxels marked unknown, and slices with blood that nobody outlined, are left out 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,6 +71,9 @@ class ThresholdSystem(System):
     ) -> np.ndarray:
         """Return 1 for blood, else 0."""
         return brain_threshold(volume.hu, volume.spacing).astype(np.float32)
+
+
+Keep = Callable[[Case, System, Volume, np.ndarray], None]
 
 
 @dataclass(frozen=True)
@@ -140,8 +143,19 @@ def evaluate(
     settings: InferenceSettings = DEFAULTS,
     device: torch.device = CPU,
     progress: Progress = SILENT,
+    keep: Keep | None = None,
 ) -> Evaluation:
     """Predict and score every case with every system; a case that can't be read is listed and passed over.
+
+    Parameters
+    ----------
+    cases : sequence of Case
+    systems : sequence of System
+    settings : InferenceSettings
+    device : torch.device
+    progress : Progress
+    keep : callable, optional
+        Called with case, system, volume and probability, float32 (Z, Y, X), of each prediction.
 
     Raises
     ------
@@ -156,7 +170,7 @@ def evaluate(
     progress.stage("evaluating")
     for done, case in enumerate(cases, 1):
         try:
-            scored = _evaluate_case(case, systems, settings, device, quiet)
+            scored = _evaluate_case(case, systems, settings, device, quiet, keep)
         except InputError as error:
             failures.append(Failure(case.name, error.code))
             progress.warning(error.code, f"Case {case.name} is left out: {error.message}", error.hint)
@@ -176,22 +190,19 @@ def _evaluate_case(
     settings: InferenceSettings,
     device: torch.device,
     progress: Progress,
+    keep: Keep | None,
 ) -> list[CaseResult]:
     case.require_files()
     volume = read_volume(case.image, progress=progress)
     expert = case.read_slice_labels(len(volume.hu))
     label = known_label(read_label(case.label, volume, case.segment), expert)
-    return [
-        score_prediction(
-            case,
-            volume,
-            label,
-            system.probability(volume, settings, device, progress),
-            system.threshold,
-            expert,
-        )
-        for system in systems
-    ]
+    results = []
+    for system in systems:
+        probability = system.probability(volume, settings, device, progress)
+        if keep is not None:
+            keep(case, system, volume, probability)
+        results.append(score_prediction(case, volume, label, probability, system.threshold, expert))
+    return results
 
 
 def score_prediction(

@@ -99,6 +99,14 @@ def test_scores_are_those_of_the_definition(tmp_path: Path) -> None:
     assert result.score.false_positive_ml == pytest.approx((LESION & ~label).sum() * VOXEL_ML)
 
 
+def test_each_prediction_can_be_kept(tmp_path: Path) -> None:
+    kept = []
+    evaluate([case(tmp_path, "a")], [GOLDEN], EXACT, keep=lambda *made: kept.append(made))
+    ((a_case, system, volume, probability),) = kept
+    assert (a_case.name, system, volume.hu.shape) == ("a", GOLDEN, SHAPE)
+    assert np.array_equal(probability >= 0.5, LESION)
+
+
 def test_unknown_voxels_are_left_out() -> None:
     label = LESION.astype(np.uint8)
     label[:6] = UNKNOWN
@@ -347,18 +355,23 @@ def test_a_model_is_compared_with_an_adapter_and_nobody_is_named(
     out = tmp_path / "out"
     done = sahlora(
         "evaluate", tmp_path / "m.json", "-o", out, "--model", random_model, "--compare", adapter,
-        "--views", "axial", "--threshold", "0.4", "--progress", "json",
+        "--views", "axial", "--threshold", "0.4", "--outlines", "--progress", "json",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    outlines = {path.name: path for path in (out / "outlines").iterdir()}
+    assert set(outlines) == {f"{name}-{number}.seg.nrrd" for name in ("first", "second") for number in (1, 2)}
+    outlined = sitk.GetArrayFromImage(sitk.ReadImage(str(outlines["second-1.seg.nrrd"])))
     told = events(done.stdout)
     assert told[-1]["failures"] == [{"name": "third", "code": "missing-file"}]
     assert [e["stage"] for e in told if e["event"] == "stage"] == ["checking", "evaluating", "writing"]
-    assert {path.name for path in out.iterdir()} == set(FILES)
+    assert {path.name for path in out.iterdir()} == {*FILES, "outlines"}
     plain = json.loads((out / "evaluation.json").read_text())
     assert [m["name"] for m in plain["models"]] == ["random network", "untouched adapter"]
     assert plain["models"][0]["cases"] == plain["models"][1]["cases"]
     assert (plain["comparison"]["dice"]["n_equal"], plain["comparison"]["dice"]["p_value"]) == (2, None)
-    for path in out.iterdir():
+    predicted = plain["models"][0]["cases"][1]["predicted_ml"]
+    assert outlined.sum() * VOXEL_ML == pytest.approx(predicted)
+    for path in filter(Path.is_file, out.rglob("*")):
         content = path.read_bytes()
         assert b"SIMULATED" not in content and b"SIM0" not in content
         assert b"secret" not in content and str(tmp_path).encode() not in content

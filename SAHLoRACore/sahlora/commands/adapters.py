@@ -1,4 +1,4 @@
-"""Look at adapter files, install them, and make new ones of them.
+"""Look at adapter files, install them, make new ones of them, and count what a new one would train.
 
 An adapter is given by the name it is installed under or by its file. Its base is looked for among the
 installed models, by the SHA-256 in the adapter's card, unless --base names it.
@@ -18,12 +18,14 @@ from sahlora.progress import Progress
 if TYPE_CHECKING:
     from sahlora.adapter_algebra import Fit
     from sahlora.adapter_files import Adapter
+    from sahlora.card import NetworkSpec
     from sahlora.model import Model
 
 SUMMARY = "list, show, merge, average, compress and share adapters"
 EXAMPLE = "sahlora adapters show site.safetensors"
 ACTIONS = {
     "list": "list the installed adapters",
+    "count": "tell how many parameters each method trains in each scope of a base model",
     "show": "show what an adapter is, and all that its file holds",
     "describe": "change an adapter's title, summary, author or license",
     "merge": "write base and adapter as one base model",
@@ -47,8 +49,11 @@ def configure(action: str, parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of one action."""
     if action == "average":
         parser.add_argument("adapter", nargs="+", metavar="ADAPTER", help="adapters of one base and method")
-    elif action != "list":
+    elif action not in ("list", "count"):
         parser.add_argument("adapter", metavar="ADAPTER", help="installed name, or file")
+    if action == "count":
+        parser.add_argument("--model", metavar="MODEL", help="base: name or file (default: hemorrhage-base)")
+        parser.add_argument("--rank", type=int, default=4, help="rank (default: 4)")
     if action == "show":
         parser.add_argument("--json", action="store_true", help="print card and content as JSON")
     if action in ("describe", "export", "import"):
@@ -76,7 +81,7 @@ def configure(action: str, parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, progress: Progress) -> None:
     """Do what was asked."""
     actions = {
-        "list": _list, "show": _show, "merge": _merge, "average": _average,
+        "list": _list, "count": _count, "show": _show, "merge": _merge, "average": _average,
         "compress": _compress, "export": _export, "import": _import, "remove": _remove,
         "describe": _describe,
     }  # fmt: skip
@@ -97,6 +102,25 @@ def _list(args: argparse.Namespace) -> Outcome:
     lines = [f"{e.name}: {_methods(card.adapters)}, of base “{card.base_title}”" for e, card in found]
     values = [{"name": e.name, "path": str(e.path), "base_sha256": card.base_sha256} for e, card in found]
     return lines or ["No adapter is installed."], {"adapters": values}
+
+
+def _count(args: argparse.Namespace) -> Outcome:
+    from sahlora.adapter_plan import count_methods
+    from sahlora.model import find, read_base_card
+    from sahlora.selection import DEFAULT_MODEL
+
+    card = read_base_card(find(args.model or DEFAULT_MODEL, "base"))
+    network = _network(card.network)
+    whole = sum(parameter.numel() for parameter in network.parameters())
+    counts = count_methods(network, args.rank)
+    methods = list(next(iter(counts.values())))
+    lines = [f"Parameters at rank {args.rank}; the base has {whole:,}."]
+    lines.append("".join([f"{'method':<10}", *(f"{scope:>10}" for scope in counts)]))
+    for method in methods:
+        cells = (f"{counts[scope][method].parameters:>10,}" for scope in counts)
+        lines.append("".join([f"{method:<10}", *cells]))
+    plain = {scope: {name: count._asdict() for name, count in row.items()} for scope, row in counts.items()}
+    return lines, {"base": whole, "rank": args.rank, "scopes": plain}
 
 
 def _show(args: argparse.Namespace) -> Outcome:
@@ -162,7 +186,7 @@ def _average(args: argparse.Namespace) -> Outcome:
             "not-averageable", "These adapters have unlike bases or views.", "Average adapters of one base."
         )
     first = members[0]
-    network = _network(first)
+    network = _network(first.card.network)
     results = {
         view: average(
             network,
@@ -180,7 +204,7 @@ def _compress(args: argparse.Namespace) -> Outcome:
     from sahlora.adapter_algebra import compress
 
     adapter = _read(args.adapter)
-    network = _network(adapter)
+    network = _network(adapter.card.network)
     results = {
         view: compress(network, adapter.card.adapters[view], state, rank=args.rank, error=args.error)
         for view, state in adapter.states.items()
@@ -239,14 +263,14 @@ def _read(name: str) -> Adapter:
     return read_adapter(find(name, "adapter"))
 
 
-def _network(adapter: Adapter) -> Any:
-    """Return a network of the base's shape; adapter algebra reads nothing but shapes."""
+def _network(spec: NetworkSpec) -> Any:
+    """Return a network of the base's shape; algebra and counting read nothing but shapes."""
     import torch
 
     from sahlora.networks import MultiViewUNet
 
     with torch.device("meta"):
-        return MultiViewUNet(adapter.card.network.level, adapter.card.network.width)
+        return MultiViewUNet(spec.level, spec.width)
 
 
 def _write(output: Path, source: Adapter, results: Any, training: dict[str, Any]) -> Outcome:

@@ -17,10 +17,13 @@ from typing import TYPE_CHECKING
 from sahlora.progress import Progress
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from sahlora.cases import Case
-    from sahlora.evaluation import Evaluation, System
+    from sahlora.evaluation import Evaluation, Keep, System
     from sahlora.model import Model
     from sahlora.views import View
+    from sahlora.volume import Volume
 
 SUMMARY = "measure how well a model segments annotated cases"
 EXAMPLE = "sahlora evaluate cases.csv -o evaluation --adapter site.safetensors --compare hemorrhage-base"
@@ -33,6 +36,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "-o", "--output", type=Path, required=True, metavar="FOLDER", help="folder for the results"
     )
     parser.add_argument("--held-out", action="store_true", help="only the cases that the manifest holds out")
+    parser.add_argument(
+        "--outlines",
+        action="store_true",
+        help="also write FOLDER/outlines/CASE-1.seg.nrrd, and -2 of --compare",
+    )
     what = parser.add_argument_group("model")
     what.add_argument("--model", help="name or file (default: hemorrhage-base, or the adapter's base)")
     what.add_argument("--adapter", help="name or file of an adapter of the model; its views are used")
@@ -68,8 +76,10 @@ def run(args: argparse.Namespace, progress: Progress) -> None:
     device = choose_device(args.device)
     views = parse_views(args.views) if args.views else None
     settings = InferenceSettings(views, flip=args.flip, precision=args.precision)
-    cases, systems = _cases(args), _systems(args)
-    evaluation = evaluate(cases, systems, settings, device, progress)
+    cases, chosen = _cases(args), _chosen(args)
+    systems = _systems(args, chosen)
+    keep = _outline_writer(args, systems, chosen) if args.outlines else None
+    evaluation = evaluate(cases, systems, settings, device, progress, keep)
 
     progress.stage("writing")
     write_evaluation(args.output, evaluation, _settings(args))
@@ -95,7 +105,7 @@ def _cases(args: argparse.Namespace) -> list[Case]:
     return cases
 
 
-def _systems(args: argparse.Namespace) -> list[System]:
+def _chosen(args: argparse.Namespace) -> list[dict[View, Model]]:
     """Load the model and, if asked for, the one it is compared with."""
     from sahlora.model import card_kind, find, read_card_json
     from sahlora.selection import select_models
@@ -105,6 +115,10 @@ def _systems(args: argparse.Namespace) -> list[System]:
         path = str(find(args.compare))
         is_adapter = card_kind(read_card_json(find(args.compare))) == "adapter"
         chosen.append(select_models(args.model, path) if is_adapter else select_models(path))
+    return chosen
+
+
+def _systems(args: argparse.Namespace, chosen: list[dict[View, Model]]) -> list[System]:
     titles = [next(iter(models.values())).card.description.title for models in chosen]
     if len(set(titles)) < len(titles):
         titles = [f"{title} ({number})" for number, title in enumerate(titles, 1)]
@@ -121,6 +135,23 @@ def _system(name: str, models: dict[View, Model], threshold: float | None) -> Sy
         threshold or main.card.target.threshold,
         main.facts(),
     )
+
+
+def _outline_writer(args: argparse.Namespace, systems: list[System], chosen: list[dict[View, Model]]) -> Keep:
+    """Return a function that writes what a model outlines in a case, named so that it can be found again."""
+    from urllib.parse import quote
+
+    from sahlora.outputs import write_label
+
+    segments = [next(iter(models.values())).card.target.segment for models in chosen]
+
+    def write(case: Case, system: System, volume: Volume, probability: np.ndarray) -> None:
+        number = systems.index(system)
+        path = args.output / "outlines" / f"{quote(case.name, safe=' ')}-{number + 1}.seg.nrrd"
+        label = volume.to_grid(probability >= system.threshold, label=True)
+        write_label(label, path, segments[number])
+
+    return write
 
 
 def _settings(args: argparse.Namespace) -> dict[str, str]:
