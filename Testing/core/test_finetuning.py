@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-import signal
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +13,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from conftest import CORE, events, random_card, random_network, sahlora, simple_head, start_sahlora
+from conftest import CORE, events, random_card, random_network, sahlora, simple_head
 from sahlora.adapter_files import read_adapter
 from sahlora.adapter_plan import AdapterConfig
 from sahlora.adapters import adapt
@@ -332,56 +329,6 @@ def test_a_prepared_case_that_is_gone_is_named_and_made_again(folder: Path, tmp_
 
 
 # ------------------------------------------------------------------------------------------------- stops
-
-ARGUMENTS = (
-    "--method", "dora-c", "--dropout", "0.2", "--average", "0.9", "--patience", "9", "--epochs", "6",
-    "--batch-size", "4", "--held-out", "1", "--device", "cpu",
-)  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(folder: Path) -> dict[str, Tensor]:
-    """Tensors of an adapter that was trained in one go."""
-    output = folder / "whole.safetensors"
-    done = sahlora(
-        "finetune", folder / "cases.csv", "-o", output, "--model", folder / "base.safetensors", *ARGUMENTS
-    )
-    assert done.returncode == 0, done.stderr
-    return load_file(output)
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no gentle signal and no SIGKILL")
-def test_a_run_killed_and_then_cancelled_ends_with_the_same_adapter(
-    folder: Path, uninterrupted: dict[str, Tensor], tmp_path: Path
-) -> None:
-    output = tmp_path / "stopped.safetensors"
-    output.write_bytes(b"from before")
-    command = (
-        "finetune", folder / "cases.csv", "-o", output, "--model", folder / "base.safetensors", *ARGUMENTS
-    )  # fmt: skip
-
-    def stop(when: Callable[[dict], bool], with_signal: int) -> int:
-        process = start_sahlora(*command)
-        assert process.stdout is not None
-        for line in process.stdout:
-            if when(json.loads(line)):
-                break
-        process.send_signal(with_signal)
-        process.communicate(timeout=60)
-        assert output.read_bytes() == b"from before"
-        return process.returncode
-
-    stop(lambda event: event.get("epoch") == 2, signal.SIGKILL)
-    in_mid_epoch = stop(
-        lambda event: event["event"] == "progress" and event["stage"] == "training axial", signal.SIGINT
-    )
-    assert in_mid_epoch == 130
-    done = sahlora(*command, "--progress", "json")
-    assert done.returncode == 0, done.stderr
-    assert min(e["epoch"] for e in events(done.stdout) if e["event"] == "metric") > 1
-    found = load_file(output)
-    assert found.keys() == uninterrupted.keys()
-    assert all(torch.equal(tensor, uninterrupted[name]) for name, tensor in found.items())
 
 
 def test_a_run_of_another_adapter_is_not_continued(folder: Path, cohort: Cohort, tmp_path: Path) -> None:

@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import csv
 import json
-import signal
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,9 +9,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from safetensors.torch import load_file
 
-from conftest import events, sahlora, simple_head, start_sahlora
+from conftest import simple_head
 from sahlora.card import INTRACRANIAL_HEMORRHAGE, Description, NetworkSpec, Preprocessing, Target
 from sahlora.cases import read_manifest
 from sahlora.errors import InputError, SAHLoRAError, UsageError
@@ -297,65 +294,6 @@ def test_a_loss_that_is_no_number_stops_the_run(manifest: Path, tmp_path: Path) 
         )
     assert error.value.code == "diverged"
     assert not (tmp_path / "m.safetensors").exists()
-
-
-ARGUMENTS = (
-    "--epochs", "6", "--batch-size", "4", "--level", "1", "--width", "4", "--spacing", "2", "--device", "cpu",
-)  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, torch.Tensor]]:
-    """A manifest and the weights of an uninterrupted run on it."""
-    folder = tmp_path_factory.mktemp("cohort")
-    rows = [write_case(folder, "one"), write_case(folder, "none", blood=False)]
-    manifest = write_manifest(folder / "cases.csv", rows)
-    done = sahlora("pretrain", manifest, "-o", folder / "whole.safetensors", *ARGUMENTS)
-    assert done.returncode == 0, done.stderr
-    return manifest, load_file(folder / "whole.safetensors")
-
-
-def assert_continues_to_the_same_weights(
-    manifest: Path, path: Path, expected: dict[str, torch.Tensor]
-) -> None:
-    assert not path.exists()
-    done = sahlora("pretrain", manifest, "-o", path, *ARGUMENTS)
-    assert done.returncode == 0, done.stderr
-    found = load_file(path)
-    assert expected.keys() == found.keys()
-    assert all(torch.equal(tensor, found[name]) for name, tensor in expected.items())
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL on Windows")
-def test_a_killed_run_continues_to_the_same_weights(
-    uninterrupted: tuple[Path, dict[str, torch.Tensor]], tmp_path: Path
-) -> None:
-    manifest, expected = uninterrupted
-    path = tmp_path / "killed.safetensors"
-    process = start_sahlora("pretrain", manifest, "-o", path, *ARGUMENTS)
-    for line in process.stdout:
-        if json.loads(line).get("epoch") == 3:
-            break
-    process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=20)
-    assert_continues_to_the_same_weights(manifest, path, expected)
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no gentle signal")
-def test_a_cancelled_run_continues_in_mid_epoch(
-    uninterrupted: tuple[Path, dict[str, torch.Tensor]], tmp_path: Path
-) -> None:
-    manifest, expected = uninterrupted
-    path = tmp_path / "cancelled.safetensors"
-    process = start_sahlora("pretrain", manifest, "-o", path, *ARGUMENTS)
-    for line in process.stdout:
-        if json.loads(line).get("stage") == "training" and json.loads(line)["event"] == "progress":
-            break
-    process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert events(output)[-1]["code"] == "cancelled"
-    assert_continues_to_the_same_weights(manifest, path, expected)
 
 
 @pytest.mark.parametrize(

@@ -197,7 +197,7 @@ class JointBatchNorm2d(nn.BatchNorm2d):
         assert self.running_mean is not None and self.running_var is not None
         assert self.num_batches_tracked is not None and self.momentum is not None
         count = x.numel() // x.shape[1] * dist.get_world_size()
-        values = x.float()
+        values = x.to(self.running_mean.dtype)
         mean = _Sum.apply(values.sum((0, 2, 3))) / count
         centered = values - mean[:, None, None]
         variance = _Sum.apply(centered.square().sum((0, 2, 3))) / count
@@ -211,11 +211,7 @@ class JointBatchNorm2d(nn.BatchNorm2d):
 
 def join_norms(network: nn.Module, processes: Processes) -> None:
     """Let every BatchNorm of a network use the statistics of all processes; names and values stay."""
-    if processes.count == 1:
-        return
-    for name, module in list(network.named_modules()):
-        if type(module) is nn.BatchNorm2d:
-            joint = JointBatchNorm2d(module.num_features, module.eps, module.momentum)
-            joint.load_state_dict(module.state_dict())
-            parent, _, child = name.rpartition(".")
-            setattr(network.get_submodule(parent), child, joint.train(module.training))
+    if processes.count > 1:
+        for module in network.modules():
+            if type(module) is nn.BatchNorm2d:
+                module.__class__ = JointBatchNorm2d
