@@ -130,6 +130,8 @@ class SAHLoRATrainerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def setup(self) -> None:
         from SAHLoRATrainerLib.adapterpanel import AdapterPanel
         from SAHLoRATrainerLib.casespanel import CasesPanel
+        from SAHLoRATrainerLib.crossvalpanel import CrossvalPanel
+        from SAHLoRATrainerLib.sharepanel import SharePanel
         from SAHLoRATrainerLib.suggestpanel import SuggestPanel
         from SAHLoRATrainerLib.trainingpanel import TrainingPanel
 
@@ -146,7 +148,9 @@ class SAHLoRATrainerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             cases=CasesPanel(self.ui, self),
             adapter=AdapterPanel(self.ui, self),
             training=TrainingPanel(self.ui, self),
+            share=SharePanel(self.ui, self),
             suggest=SuggestPanel(self.ui, self),
+            crossval=CrossvalPanel(self.ui, self),
         )
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)

@@ -75,8 +75,12 @@ def installedAdapters(base: InstalledModel) -> list[InstalledModel]:
     adapters = installedModels("adapter")
     if not adapters:
         return []
-    changed = base.path.stat().st_mtime_ns
-    return [adapter for adapter in adapters if adapter.card.get("base_sha256") == _sha256(base.path, changed)]
+    return [adapter for adapter in adapters if adapter.card.get("base_sha256") == weightsSha256(base)]
+
+
+def weightsSha256(model: InstalledModel) -> str:
+    """Return the SHA-256 of a model's weights, by which adapters name their base."""
+    return _sha256(model.path, model.path.stat().st_mtime_ns)
 
 
 def addModel(path: Path) -> InstalledModel:

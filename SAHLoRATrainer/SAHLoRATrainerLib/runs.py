@@ -14,6 +14,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
@@ -126,14 +127,7 @@ class Run:
 
     def writeManifest(self) -> None:
         """Write the list of cases; raise OSError if that fails."""
-        rows = [("case", "image", "label", "patient", "slices", "segment", "held_out")]
-        for case in self.cases:
-            heldOut = "yes" if case.heldOut else "no"
-            rows.append((case.name, case.image, case.label, case.patient, case.slices, case.segment, heldOut))
-        unfinished = self.manifest.with_name("cases.csv.part")
-        with unfinished.open("w", newline="", encoding="utf-8") as stream:
-            csv.writer(stream).writerows(rows)
-        unfinished.replace(self.manifest)
+        writeManifest(self.manifest, self.cases)
 
     def metrics(self) -> dict[str, list[dict[str, float]]]:
         """Return for each view one line an epoch: epoch, loss and, with held-out cases, held_out_dice."""
@@ -206,14 +200,29 @@ def casesFolder() -> Path:
 
 
 def removeUnusedCases() -> None:
-    """Delete exported cases that no run uses: they are patients' scans."""
+    """Delete exported cases that no run and no comparison uses: they are patients' scans."""
     runs = allRuns()
     if any(run.state in (RUNNING, ELSEWHERE) and not run.cases for run in runs):
         return  # its cases are just being written
     used = {Path(case.image).parent.name for run in runs for case in run.cases}
+    for manifest in dataFolder().glob("comparisons/*/cases.csv"):
+        with manifest.open(newline="", encoding="utf-8") as stream:
+            used |= {Path(row["image"]).parent.name for row in csv.DictReader(stream)}
     for folder in casesFolder().glob("*"):
         if folder.name not in used:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def writeManifest(path: Path, cases: Sequence[RunCase]) -> None:
+    """Write a list of cases as the commands read it; raise OSError if that fails."""
+    rows = [("case", "image", "label", "patient", "slices", "segment", "held_out")]
+    for case in cases:
+        heldOut = "yes" if case.heldOut else "no"
+        rows.append((case.name, case.image, case.label, case.patient, case.slices, case.segment, heldOut))
+    unfinished = path.with_name(f"{path.name}.part")
+    with unfinished.open("w", newline="", encoding="utf-8") as stream:
+        csv.writer(stream).writerows(rows)
+    unfinished.replace(path)
 
 
 def writeText(path: Path, text: str) -> None:
