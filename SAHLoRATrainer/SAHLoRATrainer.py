@@ -99,6 +99,23 @@ class SAHLoRATrainerLogic(ScriptedLoadableModuleLogic):
             raise ValueError(_("This run can't go on: it is done, or another Slicer trains it."))
         return self._started(Training(self.command, run), waitForCompletion)
 
+    def judge(self, run: Any, waitForCompletion: bool = False) -> Any:
+        """Compare base and adapter of a run on its held-out cases, see `SAHLoRATrainerLib.judgement`.
+
+        Raises
+        ------
+        ValueError
+            If the run is not done.
+        ChildFailedError
+            If it failed while this waited.
+        """
+        from SAHLoRATrainerLib.judgement import Judging
+        from SAHLoRATrainerLib.runs import DONE
+
+        if run.state != DONE:
+            raise ValueError(_("This run is not done."))
+        return self._started(Judging(self.command, run), waitForCompletion)
+
     def _started(self, work: Any, waitForCompletion: bool) -> Any:
         work.start()
         if waitForCompletion:
@@ -131,6 +148,7 @@ class SAHLoRATrainerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         from SAHLoRATrainerLib.adapterpanel import AdapterPanel
         from SAHLoRATrainerLib.casespanel import CasesPanel
         from SAHLoRATrainerLib.crossvalpanel import CrossvalPanel
+        from SAHLoRATrainerLib.judgementpanel import JudgementPanel
         from SAHLoRATrainerLib.sharepanel import SharePanel
         from SAHLoRATrainerLib.suggestpanel import SuggestPanel
         from SAHLoRATrainerLib.trainingpanel import TrainingPanel
@@ -149,6 +167,7 @@ class SAHLoRATrainerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             adapter=AdapterPanel(self.ui, self),
             training=TrainingPanel(self.ui, self),
             share=SharePanel(self.ui, self),
+            judgement=JudgementPanel(self.ui, self),
             suggest=SuggestPanel(self.ui, self),
             crossval=CrossvalPanel(self.ui, self),
         )

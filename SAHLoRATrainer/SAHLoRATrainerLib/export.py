@@ -21,6 +21,8 @@ from SAHLoRACoreLib.signals import Signal
 from SAHLoRATrainerLib.cases import FileCase, SceneCase
 from SAHLoRATrainerLib.runs import RunCase, casesFolder
 
+CASE = "SAHLoRA.case"  # attribute of a CT: the folder it was written to last
+
 Exporting = Generator[float, None, tuple[RunCase, ...]]
 
 
@@ -62,6 +64,7 @@ def _exportCase(case: SceneCase, done: float) -> Generator[float, None, Path]:
     label = segmentOn(case.segmentationNode, case.segmentID, image)
     yield done
     folder = casesFolder() / contentKey(image, label)
+    case.volumeNode.SetAttribute(CASE, folder.name)
     yield done
     if folder.exists():
         return folder

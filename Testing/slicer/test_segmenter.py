@@ -79,10 +79,10 @@ def open_panel(slicer, model, logic):
         panel.cleanup()
 
 
-def wait_for(slicer, condition):
+def wait_for(slicer, condition, seconds=60):
     start = time.monotonic()
     while not condition():
-        assert time.monotonic() - start < 60, "waited in vain"
+        assert time.monotonic() - start < seconds, "waited in vain"
         slicer.app.processEvents()
         time.sleep(0.01)
 
