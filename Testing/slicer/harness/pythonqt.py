@@ -31,7 +31,13 @@ class PythonQtObject:
         if name == "name":
             return QtCore.QObject.objectName(self)
         if not name.startswith("_") and _has_property(self, name):
-            return QtCore.QObject.property(self, name)
+            reading = self.__dict__.setdefault("_reading", set())
+            if name not in reading:  # a virtual getter, as of QProgressBar.text, asks here for an override
+                reading.add(name)
+                try:
+                    return QtCore.QObject.property(self, name)
+                finally:
+                    reading.discard(name)
         return super().__getattribute__(name)
 
     def __setattr__(self, name: str, value: Any) -> None:
