@@ -45,6 +45,7 @@ def main() -> int:
     parser.add_argument("--disagreement", type=Path)
     parser.add_argument("--report", type=Path)
     parser.add_argument("--cancel-file", type=Path)
+    parser.add_argument("--count", type=int, default=1)
     args, _others = parser.parse_known_args()
     behavior = os.environ.get("SAHLORA_FAKE", "segment")
     emit("stage", stage="reading")
@@ -107,13 +108,17 @@ def measure(label: Any) -> dict[str, Any]:
 
 
 def simulate(args: argparse.Namespace) -> int:
-    """Write a head of one value, and its mask, with the names that ``sahlora simulate`` gives them."""
+    """Write heads of one value with a voxel of blood, named as ``sahlora simulate`` names them."""
     import SimpleITK as sitk
 
     args.ct.mkdir(parents=True, exist_ok=True)
-    for name in ("ct", "mask"):
-        sitk.WriteImage(sitk.Image(8, 8, 4, sitk.sitkInt16) + 30, str(args.ct / f"sim-0001_{name}.nii.gz"))
-    emit("result", folder=str(args.ct), cases=1, volume_ml=20.0)
+    for number in range(1, args.count + 1):
+        ct = sitk.Image(8, 8, 4, sitk.sitkInt16) + 30
+        mask = sitk.Image(8, 8, 4, sitk.sitkUInt8)
+        mask[0, 0, number - 1] = 1
+        for part, image in (("ct", ct), ("mask", mask)):
+            sitk.WriteImage(image, str(args.ct / f"sim-{number:04d}_{part}.nii.gz"))
+    emit("result", folder=str(args.ct), cases=args.count, volume_ml=20.0)
     return 0
 
 

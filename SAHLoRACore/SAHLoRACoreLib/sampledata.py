@@ -1,50 +1,78 @@
-"""A simulated head with subarachnoid blood in Slicer's Sample Data, made without a network."""
+"""Simulated heads with subarachnoid blood in Slicer's Sample Data, made without a network."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import slicer
 from slicer.i18n import tr as _
 
 from SAHLoRACoreLib.childprocess import ChildFailedError, ChildProcess, commandPrefix
+from SAHLoRACoreLib.scene import placeInStudy
 
-NAME = "SAHLoRASimulatedSAH"
-CASE = "sim-0001_ct.nii.gz"  # what the command calls the case of seed 1
+HEAD, COHORT = "SAHLoRASimulatedSAH", "SAHLoRASimulatedPatients"
+CASE = "sim-{number:04d}_{part}.nii.gz"  # what the command calls its files, with the seed as number
+BLOOD_RED = (188 / 255, 65 / 255, 28 / 255)
+ANNOTATED = 3  # patients of the cohort; one more has no segmentation
+COHORT_OPTIONS = ("--count", str(ANNOTATED + 1), "--spacing", "5,1,1")
 
 
 def register() -> None:
-    """Offer the head in the module Sample Data; call once all modules are there."""
+    """Offer the heads in the module Sample Data; call once all modules are there."""
     try:
         from SampleData import SampleDataLogic
     except ImportError:  # Slicer can be built without
         return
-    SampleDataLogic.registerCustomSampleDataSource(
-        category="SAHLoRA",
-        sampleName=NAME,
-        uris="sahlora:simulate",  # never opened: there is a downloader
-        fileNames=CASE,
-        nodeNames=_("SAHLoRA simulated SAH"),
-        customDownloader=download,
-    )
+    for name, download in ((HEAD, downloadHead), (COHORT, downloadCohort)):
+        SampleDataLogic.registerCustomSampleDataSource(
+            category="SAHLoRA",
+            sampleName=name,
+            uris="sahlora:simulate",  # never opened: there is a downloader
+            fileNames=CASE.format(number=1, part="ct"),
+            nodeNames=name,
+            customDownloader=download,
+        )
 
 
-def download(_source: Any, command: Sequence[str] | None = None) -> list:
-    """Simulate the head in a child, add it to the scene, and return its node in a list, as Sample Data wants.
+def downloadHead(_source: Any, command: Sequence[str] | None = None) -> list:
+    """Simulate one head in a child and return its node in a list, as Sample Data wants.
 
     Nothing is returned if it failed or was cancelled; a message then said why.
     """
-    child = ChildProcess([*(command or commandPrefix()), "simulate", "simulated", "--progress", "json"])
-    dialog = slicer.util.createProgressDialog(
-        labelText=_("Simulating a head with subarachnoid blood…"), maximum=0
-    )
+    text = _("Simulating a head with subarachnoid blood…")
+    return _simulated((), text, command, lambda folder: [_volume(folder, 1, _("SAHLoRA simulated SAH"))])
+
+
+def downloadCohort(_source: Any, command: Sequence[str] | None = None) -> list:
+    """Simulate three annotated patients and a new one, to try the Trainer with, and return their nodes.
+
+    Nothing is returned if it failed or was cancelled; a message then said why.
+    """
+    return _simulated(COHORT_OPTIONS, _("Simulating four patients…"), command, _cohort)
+
+
+def _cohort(folder: Path) -> list:
+    nodes = []
+    for number in range(1, ANNOTATED + 1):
+        volumeNode = _volume(folder, number, _("Simulated patient {number}").format(number=number))
+        nodes += [volumeNode, _blood(folder, number, volumeNode)]
+    return [*nodes, _volume(folder, ANNOTATED + 1, _("Simulated new patient"))]
+
+
+def _simulated(
+    options: Sequence[str], text: str, command: Sequence[str] | None, load: Callable[[Path], list]
+) -> list:
+    """Run ``sahlora simulate`` in a child while a dialog can cancel it, and load what it wrote."""
+    arguments = ["simulate", "simulated", *options, "--progress", "json"]
+    child = ChildProcess([*(command or commandPrefix()), *arguments])
+    dialog = slicer.util.createProgressDialog(labelText=text, maximum=0)
     try:
         dialog.connect("canceled()", child.cancel)
         child.start()
         child.wait()
-        path = str(child.folder / "simulated" / CASE)
-        return [slicer.modules.volumes.logic().AddArchetypeVolume(path, _("SAHLoRA simulated SAH"))]
+        return load(child.folder / "simulated")
     except ChildFailedError as failure:
         if failure.error.code != "cancelled":
             slicer.util.errorDisplay(str(failure), detailedText=failure.error.details)
@@ -52,3 +80,31 @@ def download(_source: Any, command: Sequence[str] | None = None) -> list:
     finally:
         dialog.close()
         child.close()
+
+
+def _volume(folder: Path, number: int, name: str) -> Any:
+    path = str(folder / CASE.format(number=number, part="ct"))
+    node = slicer.modules.volumes.logic().AddArchetypeVolume(path, name)
+    slicer.mrmlScene.RemoveNode(node.GetStorageNode())  # the file goes: a saved scene must hold the voxels
+    return node
+
+
+def _blood(folder: Path, number: int, volumeNode: Any) -> Any:
+    """Add the exact mask of a head's blood as a segmentation beside its CT, and return its node."""
+    isLabel = 1  # vtkSlicerVolumesLogic::LabelMap
+    path = str(folder / CASE.format(number=number, part="mask"))
+    labelNode = slicer.modules.volumes.logic().AddArchetypeVolume(path, "mask", isLabel)
+    name = _("{volume} segmentation").format(volume=volumeNode.GetName())
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
+    node.SetReferenceImageGeometryParameterFromVolumeNode(volumeNode)
+    slicer.modules.segmentations.logic().ImportLabelmapToSegmentationNode(labelNode, node)
+    for extra in (labelNode.GetStorageNode(), labelNode.GetDisplayNode(), labelNode):
+        slicer.mrmlScene.RemoveNode(extra)
+    segment = node.GetSegmentation().GetNthSegment(0)
+    segment.SetName(_("Subarachnoid hemorrhage"))
+    segment.SetNameAutoGenerated(False)
+    segment.SetColor(*BLOOD_RED)
+    segment.SetColorAutoGenerated(False)
+    node.CreateDefaultDisplayNodes()
+    placeInStudy(node, volumeNode)
+    return node

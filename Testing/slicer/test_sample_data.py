@@ -38,10 +38,10 @@ def test_simulated_head_is_registered_once_slicer_has_started(slicer, monkeypatc
     monkeypatch.setitem(sys.modules, "SampleData", module)
     slicer.app.completeStartup()
 
-    from SAHLoRACoreLib.sampledata import download
+    from SAHLoRACoreLib.sampledata import downloadCohort, downloadHead
 
-    (source,) = registered
-    assert (source["category"], source["customDownloader"]) == ("SAHLoRA", download)
+    assert [source["customDownloader"] for source in registered] == [downloadHead, downloadCohort]
+    assert {source["category"] for source in registered} == {"SAHLoRA"}
 
 
 def test_slicer_without_sample_data_starts_all_the_same(slicer, monkeypatch):
@@ -52,9 +52,9 @@ def test_slicer_without_sample_data_starts_all_the_same(slicer, monkeypatch):
 def test_simulated_head_comes_to_the_scene_and_leaves_no_file(slicer, progress_dialog):
     from pathlib import Path
 
-    from SAHLoRACoreLib.sampledata import download
+    from SAHLoRACoreLib.sampledata import downloadHead
 
-    (node,) = download(None, fake_command())
+    (node,) = downloadHead(None, fake_command())
 
     assert node.GetName() == "SAHLoRA simulated SAH"
     assert set(slicer.util.arrayFromVolume(node).flat) == {30}
@@ -63,21 +63,38 @@ def test_simulated_head_comes_to_the_scene_and_leaves_no_file(slicer, progress_d
 
 
 def test_failed_simulation_is_told_and_adds_nothing(slicer, progress_dialog, monkeypatch):
-    from SAHLoRACoreLib.sampledata import download
+    from SAHLoRACoreLib.sampledata import downloadHead
 
     told = []
     monkeypatch.setattr(slicer.util, "errorDisplay", lambda text, **_: told.append(text))
     monkeypatch.setenv("SAHLORA_FAKE", "error")
 
-    assert download(None, fake_command()) == []
+    assert downloadHead(None, fake_command()) == []
     assert told == ["This is no CT. Choose a CT."]
+
+
+def test_simulated_patients_come_with_their_blood_outlined_but_the_new_one(slicer, progress_dialog, tmp_path):
+    from SAHLoRACoreLib.sampledata import downloadCohort
+
+    nodes = downloadCohort(None, fake_command())
+    volumes, segmentations = [nodes[0], nodes[2], nodes[4]], [nodes[1], nodes[3], nodes[5]]
+
+    assert nodes[6].GetName() == "Simulated new patient"
+    for number, (volume, segmentation) in enumerate(zip(volumes, segmentations, strict=True)):
+        assert volume.GetName() == f"Simulated patient {number + 1}"
+        segments = segmentation.GetSegmentation()
+        assert segments.GetNthSegment(0).GetName() == "Subarachnoid hemorrhage"
+        mask = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, segments.GetNthSegmentID(0), volume)
+        assert list(zip(*mask.nonzero(), strict=True)) == [(number, 0, 0)]
+        assert volume.GetStorageNode() is None  # the files are gone
+    assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLLabelMapVolumeNode") == 0
 
 
 @pytest.mark.proof
 def test_real_command_simulates_a_head_without_torch(slicer, progress_dialog):
-    from SAHLoRACoreLib.sampledata import download
+    from SAHLoRACoreLib.sampledata import downloadHead
 
-    (node,) = download(None)
+    (node,) = downloadHead(None)
     hu = slicer.util.arrayFromVolume(node)
 
     assert (hu.min() < -900, hu.max() > 500) == (True, True)
