@@ -18,10 +18,10 @@ from sahlora.scanner import Acquisition
 DISTENSION = 1.0
 """Furthest, in mm, that blood pushes the walls of the subarachnoid space apart."""
 DECAY = 14.0
-"""Way along the space, in mm, over which the layer of blood loses 1 mm."""
+"""Way along the space, in mm, over which the layer of blood loses 1 mm, where nothing else is said."""
 UNREACHABLE = 1e3
-LEVELS = (-8.0, 24.0)
-"""Levels of a bleed between which every volume lies, mm."""
+LOWEST_LEVEL, HIGHEST_LEVEL = -8.0, 24.0
+"""Levels of a bleed in mm between which every volume lies, where nothing else is said."""
 VOLUME_TOLERANCE = 0.002
 
 CLOT_HU = (47.0, 70.0)
@@ -54,7 +54,12 @@ class Spread:
 
 
 def spread_from(
-    site: Point, distance: Array, grid: Grid, rng: np.random.Generator, seeping: Array | None = None
+    site: Point,
+    distance: Array,
+    grid: Grid,
+    rng: np.random.Generator,
+    seeping: Array | None = None,
+    decay: float = DECAY,
 ) -> Spread:
     """Let blood spread through the subarachnoid space from the point of it nearest to `site`.
 
@@ -70,6 +75,8 @@ def spread_from(
         Makes blood patchy.
     seeping : array (Z, Y, X), optional
         Least speed of the front: where the space goes on though it is too narrow to be seen.
+    decay : float
+        Way along the space, in mm, over which the layer of blood loses 1 mm.
 
     Notes
     -----
@@ -88,7 +95,7 @@ def spread_from(
     marching.SetTrialPoints([tuple(int(i) for i in start[::-1])])
     arrival = sitk.GetArrayFromImage(marching.Execute(coarse.image(speed.astype(np.float32))))
     patchy = 0.7 * smooth_noise(rng, coarse, 45) + 0.35 * smooth_noise(rng, coarse, 14)
-    reach = np.where(arrival < UNREACHABLE, arrival, UNREACHABLE) / np.float32(DECAY) + patchy
+    reach = np.where(arrival < UNREACHABLE, arrival, UNREACHABLE) / np.float32(decay) + patchy
     where = [averaging(np.arange(n) / 2 - 0.25, 0.05, (n + 1) // 2) for n in grid.shape]
     return Spread(distance, resample(reach.astype(np.float32), *where))
 
@@ -107,10 +114,12 @@ def volume_ml(blood: Array, acquisition: Acquisition) -> float:
     return float(blood.sum(axis=(1, 2), dtype=np.int64) @ acquisition.voxel_ml)
 
 
-def grow(spread: Spread, grid: Grid, acquisition: Acquisition, wanted_ml: float) -> Array:
+def grow(
+    spread: Spread, grid: Grid, acquisition: Acquisition, wanted_ml: float, highest: float = HIGHEST_LEVEL
+) -> Array:
     """Return the fraction of blood, on `grid`, whose mask on the CT's grid has the given volume.
 
-    The mask holds voxels that are at least half blood.
+    The mask holds voxels that are at least half blood. `highest` is the greatest level of a bleed in mm.
 
     Raises
     ------
@@ -128,7 +137,7 @@ def grow(spread: Spread, grid: Grid, acquisition: Acquisition, wanted_ml: float)
     def reached(level: float) -> float:
         return volume_ml(acquisition.sample(inside.blood(level), part) >= 0.5, acquisition)
 
-    low_level, high_level = LEVELS
+    low_level, high_level = LOWEST_LEVEL, highest
     most = reached(high_level)
     if most < wanted_ml:
         raise UsageError(

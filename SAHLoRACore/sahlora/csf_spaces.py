@@ -15,22 +15,22 @@ from scipy import ndimage
 from sahlora.errors import InputError
 from sahlora.fields import Array, Grid, averaging, resample
 from sahlora.head_frame import MODEL, HeadFrame, fit_head_frame
-from sahlora.phantom import AVERAGE, cisterns, ventricles
+from sahlora.phantom import AVERAGE, cisterns, fissures, ventricles
 from sahlora.scanner import Acquisition
 from sahlora.skull import cavity_of
 
 TISSUE_HU = (-15.0, 75.0)
 """HU of what can be brain or fluid: below is fat or air, above bone, calcification or clot."""
 CSF_HU = (2.0, 12.0)
-SMOOTHING_MM = 0.8
+SMOOTHING_MM = 0.9
 AROUND_MM = 9.0
 """Reach of the average that tells the HU of the tissue around a voxel."""
-LEAST_FLUID = (0.20, 0.38, 0.60)
-"""Fluid from which a voxel belongs to a space: in a cistern, in a fissure or sulcus, deep in the brain."""
+LEAST_FLUID = (0.20, 0.28, 0.38, 0.60)
+"""Fluid from which a voxel belongs to a space: in a cistern, a fissure, a sulcus, deep in the brain."""
 SULCI_MM = 26.0
 """Depth below the inner table that sulci reach."""
 SMALLEST_ML = 5.0
-SMALLEST_PIECE_MM3 = 80
+SMALLEST_PIECE_MM3 = 120
 """Pieces of space smaller than this are noise."""
 
 
@@ -90,6 +90,7 @@ def find_spaces(hu: Array, acquisition: Acquisition) -> Spaces:
     cavity = frame.carry(cavity_of(np.random.default_rng(0), MODEL), MODEL, grid, 50.0)
     inside = _connected(tissue & (cavity < 5), grid.step)
     smooth = _average(fine, inside, SMOOTHING_MM / grid.step)
+    prior_fissures = frame.carry(fissures(MODEL, 1.5, 1.5), MODEL, grid, 50.0)
     prior_cisterns = frame.carry(cisterns(MODEL, AVERAGE), MODEL, grid, 12.0)
     prior_ventricles = frame.carry(ventricles(MODEL, AVERAGE), MODEL, grid, 12.0)
 
@@ -104,10 +105,11 @@ def find_spaces(hu: Array, acquisition: Acquisition) -> Spaces:
             "Take a CT in HU in which cisterns or sulci can be told from brain.",
         )
     depth = ndimage.distance_transform_edt(_filled(inside), sampling=grid.step).astype(np.float32)
-    level = np.where(inside, _least_fluid(depth, prior_cisterns) - fluid, np.float32(0.5))
+    level = np.where(inside, _least_fluid(depth, prior_cisterns, prior_fissures) - fluid, np.float32(0.5))
     space = _distance(_without_specks(level, grid), grid)
     ventricle = _ventricular(fluid, space, prior_ventricles, prior_cisterns, depth, grid)
     apart = np.maximum(space, 1.5 - ventricle)
+    apart = _without_pockets(apart, (depth < 6) | (prior_cisterns < 2))
     return Spaces(grid, frame, smooth, fluid, csf, depth, apart, ventricle)
 
 
@@ -154,12 +156,14 @@ def _filled(inside: Array) -> Array:
     return ndimage.binary_fill_holes(inside)
 
 
-def _least_fluid(depth: Array, prior_cisterns: Array) -> Array:
+def _least_fluid(depth: Array, prior_cisterns: Array, prior_fissures: Array) -> Array:
     """Fraction of fluid from which a voxel belongs to a space."""
-    cistern, sulcus, deep = LEAST_FLUID
+    cistern, fissure, sulcus, deep = LEAST_FLUID
     least = sulcus + (deep - sulcus) * np.clip((depth - SULCI_MM) / 8, 0, 1)
-    near = np.clip(1 - (prior_cisterns - 1) / 7, 0, 1)
-    return least + near * (cistern - least)
+    for prior, lowered in ((prior_fissures, fissure), (prior_cisterns, cistern)):
+        near = np.clip(1 - (prior - 1) / 7, 0, 1)
+        least += near * np.minimum(lowered - least, 0)
+    return least
 
 
 def _without_specks(level: Array, grid: Grid) -> Array:
@@ -188,6 +192,15 @@ def _ventricular(
     inner, outer = (_arrival(speed, seeds, grid) for seeds in (from_inside, from_outside))
     belongs = (inner < outer) & (prior_ventricles < 16)
     return np.where(belongs, space, np.maximum(space, _distance_to(belongs, grid)))
+
+
+def _without_pockets(distance: Array, outlets: Array) -> Array:
+    """Close what no way of the space's own leads to: temporal horns, cysts, old infarcts."""
+    labels, count = ndimage.label(distance < 0.7)
+    open_ = np.zeros(count + 1, bool)
+    open_[np.unique(labels[outlets])] = True
+    open_[0] = True
+    return np.where(open_[labels], distance, np.float32(5))
 
 
 def _distance_to(mask: Array, grid: Grid) -> Array:

@@ -145,7 +145,6 @@ def _inside_the_cavity(
 
 def _cerebral_spaces(rng: np.random.Generator, body: Constitution, grid: Grid, cavity: Array) -> Array:
     """Rim, sulci, interhemispheric and Sylvian fissures."""
-    x, y, z = grid.coordinates
     depth = -cavity
     wobble = smooth_noise(rng, grid, 35)
     rim = depth - np.float32(0.8 + 1.6 * body.atrophy) - np.float32(0.5 * (0.3 + body.atrophy)) * wobble
@@ -156,18 +155,20 @@ def _cerebral_spaces(rng: np.random.Generator, body: Constitution, grid: Grid, c
     width = width - 3 * np.clip((0.6 - radius) / 0.2, 0, 1)  # none where the sheets crowd at the base
     sulci = np.maximum(sheets - width * (1 - 0.5 * narrowing), depth - reach)
 
-    middle = np.abs(x + 1.2 * wobble) - np.float32(0.9 + 1.1 * body.atrophy)
-    callosum = Ellipsoid((0, 2, 18), (30, 44, 21)).distance(grid)
-    fissure = np.maximum(middle, 1 - callosum)
-
     opening = np.float32(0.5 + 1.7 * body.atrophy) + 0.8 * smooth_noise(rng, grid, 26)
-    insula = (
-        np.abs(Ellipsoid((20, -8, 13), (21, 27, 19), mirrored=True).distance(grid) + 2.5 * wobble) - opening
-    )
-    insula = np.maximum(insula, 33 - np.abs(x))
+    return union(rim, sulci, fissures(grid, np.float32(0.9 + 1.1 * body.atrophy), opening, wobble))
+
+
+def fissures(grid: Grid, half: Array | float, opening: Array | float, wobble: Array | float = 0.0) -> Array:
+    """Signed distance in mm to the interhemispheric and Sylvian fissures, of given half widths in mm."""
+    x, y, z = grid.coordinates
+    callosum = Ellipsoid((0, 2, 18), (30, 44, 21)).distance(grid)
+    middle = np.maximum(np.abs(x + 1.2 * wobble) - half, 1 - callosum)
+    insula = np.abs(Ellipsoid((20, -8, 13), (21, 27, 19), mirrored=True).distance(grid) + 2.5 * wobble)
+    insula = np.maximum(insula - opening, 33 - np.abs(x))
     slope = z - (9 + 0.35 * (y + 18)) + 2.5 * wobble
     lips = np.maximum(np.abs(slope) - opening, np.maximum(38 - np.abs(x), np.abs(y + 8) - 24))
-    return union(rim, sulci, fissure, insula, lips)
+    return union(middle, insula, lips)
 
 
 def _sulcal_sheets(rng: np.random.Generator, grid: Grid) -> tuple[Array, Array]:

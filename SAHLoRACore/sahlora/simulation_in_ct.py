@@ -29,8 +29,16 @@ REFLUX_SHARE = 0.4
 """Share of a cohort's bleeds that reach the ventricles."""
 LEAST_SHARE = 0.01
 """A voxel with less blood than this has none."""
-SEEPING = 0.05
-"""Speed of blood through spaces too narrow to be seen, against 1.2 in wide cisterns."""
+SEEPING = (0.06, 0.3)
+"""Speed of blood where no space is seen, within the brain and over its surface; 1.2 in wide cisterns."""
+SURFACE_MM = 6.0
+"""Depth below the inner table of the brain's surface."""
+HIGHEST_LEVEL = 80.0
+"""Greatest level of a bleed in mm: as far as the vertex."""
+DECAY_MM = (7.0, 14.0)
+"""Way over which the layer of blood loses 1 mm: from focal to diffuse bleeds."""
+MOST_SPACE = 1.5
+"""A bleed drawn for a cohort is at most this many times as large as the subarachnoid fluid seen."""
 SUSPICIOUS_ML = 5.0
 """mL of dense voxels inside the brain from which a scan may hold blood already."""
 REFLUX_DECAY = 4.0
@@ -134,13 +142,12 @@ class SimulatedBleed:
 
 
 def bleed_that_fits(patient: Patient, settings: Bleed, progress: Progress = SILENT) -> SimulatedBleed:
-    """Simulate a bleed, of half the volume wherever the head can't hold what was drawn."""
-    try:
-        return simulate_bleed(patient, settings, progress)
-    except UsageError as error:
-        if error.code != "volume-too-large" or settings.sah_volume_ml < 1:
-            raise
-    return bleed_that_fits(patient, replace(settings, sah_volume_ml=settings.sah_volume_ml / 2), progress)
+    """Simulate a bleed, its volume halved until it is at most 1.5 times that of the fluid seen."""
+    spaces, halved = patient.spaces, settings
+    room_ml = float((spaces.subarachnoid < 0).sum()) * spaces.grid.step**3 / 1000
+    while halved.sah_volume_ml > MOST_SPACE * room_ml:
+        halved = replace(halved, sah_volume_ml=halved.sah_volume_ml / 2)
+    return simulate_bleed(patient, halved, progress)
 
 
 def prepare(volume: Volume, progress: Progress = SILENT) -> Patient:
@@ -196,11 +203,12 @@ def simulate_bleed(patient: Patient, settings: Bleed, progress: Progress = SILEN
         spaces.subarachnoid,
         spaces.grid,
         rng,
-        SEEPING * ((spaces.depth > 0) & (spaces.ventricles > 2)).astype(np.float32),
+        _seeping(spaces),
+        float(rng.uniform(*DECAY_MM)),
     )
     if settings.reflux:
         spread = _with_reflux(spread, spaces, rng)
-    share = grow(spread, spaces.grid, acquisition, settings.sah_volume_ml)
+    share = grow(spread, spaces.grid, acquisition, settings.sah_volume_ml, HIGHEST_LEVEL)
     clot = settings.density_hu + CLOT_VARIATION_HU * (
         0.8 * smooth_noise(rng, spaces.grid, 22) + 0.6 * smooth_noise(rng, spaces.grid, 7)
     )
@@ -221,6 +229,13 @@ def simulate_bleed(patient: Patient, settings: Bleed, progress: Progress = SILEN
         volume_ml(blood, acquisition),
         volume_ml(in_ventricles, acquisition),
     )
+
+
+def _seeping(spaces: Spaces) -> Array:
+    """Speed of blood where the subarachnoid space is too narrow to be seen."""
+    within, over = SEEPING
+    speed = np.where(spaces.depth < SURFACE_MM, over, within)
+    return np.where((spaces.depth > 0) & (spaces.ventricles > 2), speed, 0).astype(np.float32)
 
 
 def _with_reflux(spread: Spread, spaces: Spaces, rng: np.random.Generator) -> Spread:

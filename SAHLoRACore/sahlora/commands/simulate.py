@@ -8,8 +8,8 @@ With --into, blood goes into real head CT without hemorrhage: one CT, a folder o
 CT must be free of blood, as the mask holds simulated blood alone. All else in the CT stays as it is.
 
 With --count, or several CTs, what is not given is drawn from the seed: volumes (50 % of cases from 2-25 mL,
-25 % from 25-50 mL, 20 % from 50-100 mL, 5 % from 100-120 mL, evenly within; where the head is too small, half
-of it), rupture sites, and in real CT density (62 ± 5 HU) and reflux (40 %).
+25 % from 25-50 mL, 20 % from 50-100 mL, 5 % from 100-120 mL, evenly within; halved where the head is too
+small for it), rupture sites, and in real CT density (62 ± 5 HU) and reflux (40 %).
 """
 
 from __future__ import annotations
