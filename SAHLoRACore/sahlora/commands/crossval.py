@@ -105,8 +105,12 @@ def _configure_work(group: argparse._ArgumentGroup) -> None:
 
 def run(args: argparse.Namespace, progress: Progress) -> None:
     """Run one job, or plan all, run those that have not finished, and write the results."""
-    from sahlora.devices import choose_device, use_threads
     from sahlora.errors import UsageError
+
+    if args.job is None and (args.manifest is None or args.output is None):
+        raise UsageError("no-manifest", "MANIFEST and -o FOLDER are needed.", "See sahlora crossval --help.")
+
+    from sahlora.devices import choose_device, use_threads
 
     use_threads(args.threads)
     device = choose_device(args.device)
@@ -116,8 +120,6 @@ def run(args: argparse.Namespace, progress: Progress) -> None:
         run_job(args.job, args.cache or args.job / "run" / "cache", device, progress)
         progress.result(job=args.job.name)
         return
-    if args.manifest is None or args.output is None:
-        raise UsageError("no-manifest", "MANIFEST and -o FOLDER are needed.", "See sahlora crossval --help.")
     _compare(args, progress)
 
 
@@ -179,7 +181,7 @@ def _listed(text: str) -> list[str]:
 def _report(folder: Path, outcomes: list[Outcome], progress: Progress, *, shown: bool) -> None:
     """Say what came out; raise if nothing did."""
     from sahlora.cohort_statistics import summarize
-    from sahlora.errors import SAHLoRAError
+    from sahlora.errors import ResourceError
     from sahlora.metrics import to_plain
 
     failed = [failure for outcome in outcomes for failure in outcome.failed]
@@ -189,7 +191,7 @@ def _report(folder: Path, outcomes: list[Outcome], progress: Progress, *, shown:
     }
     if not any(outcome.finished for outcome in outcomes):
         first = failed[0]
-        raise SAHLoRAError(first.code, f"Every job failed. {first.message}", first.hint)
+        raise ResourceError(first.code, f"Every job failed. {first.message}", first.hint)
     if failed:
         progress.warning(
             "jobs-failed", f"{len(failed)} jobs failed; the results lack them.", "Give the command again."

@@ -33,7 +33,7 @@ MARGIN = 0.03
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim, its verdict, and in words what was found, always with n."""
+    """A claim, the study's figures if it is the study's, a verdict, and what was found, always with n."""
 
     claim: str
     published: str
@@ -100,7 +100,7 @@ def examine(outcomes: Sequence[Outcome]) -> list[Claim]:
         _on_par(by_configuration),
         _differences(
             "Higher ranks, even over-parameterized ones, beat low ranks.",
-            "stated without figures here",
+            "higher, even over-parameterized ranks above strictly low ones",
             "methods have a higher mean Dice at their highest rank than at their lowest",
             list(_highest_against_lowest(adapters)),
         ),
@@ -117,7 +117,7 @@ def examine_controls(outcomes: Sequence[Outcome]) -> list[Claim]:
         _no_gain(_tests(controls, lambda _: none)),
         _differences(
             "Fine-tuned models beat a threshold of HU inside the brain.",
-            "not part of the published study",
+            "",
             "fine-tuned configurations have a higher mean Dice than the threshold",
             _tests(adapted, lambda _: threshold),
         ),
@@ -203,9 +203,9 @@ def _on_par(outcomes: dict[Configuration, Outcome]) -> Claim:
         elif any(mean < -MARGIN for mean in means):
             verdict = "not supported"
     found = (
-        f"Against LoRA-C and convLoRA of the same rank and scope, CP-LoRA has {min(parts):.0%} to "
-        f"{max(parts):.0%} of the parameters and mean differences of Dice of {_span(means)}; the 95 % "
-        f"interval excludes a loss above {MARGIN:g} in {sum(low > -MARGIN for low in lowest)} of "
+        f"Against LoRA-C and convLoRA of the same rank and scope, CP-LoRA has {100 * min(parts):.0f} to "
+        f"{100 * max(parts):.0f} % of the parameters and mean differences of Dice of {_span(means)}; the "
+        f"95 % interval excludes a loss above {MARGIN:g} in {sum(low > -MARGIN for low in lowest)} of "
         f"{len(lowest)} comparisons ({_n(counts)})."
     )
     return Claim(claim, published, verdict, found)
@@ -213,21 +213,18 @@ def _on_par(outcomes: dict[Configuration, Outcome]) -> Claim:
 
 def _no_gain(evidence: Sequence[Evidence]) -> Claim:
     """Check that learning from shuffled labels gains nothing."""
-    claim, published = (
-        f"Training on shuffled labels ({SHUFFLED}…) does not beat no fine-tuning.",
-        "not part of the published study",
-    )
+    claim = f"Training on shuffled labels ({SHUFFLED}…) does not beat no fine-tuning."
     if not evidence:
-        return Claim(claim, published, "not examined", "Nothing here is about it.")
+        return Claim(claim, "", "not examined", "Nothing here is about it.")
     better = [one for one in evidence if one.points and one.is_significant]
     found = (
         f"{len(better)} of {len(evidence)} controls have a higher mean Dice than no fine-tuning with "
         f"p < {LEVEL:g}; mean differences {_span([one.gain for one in evidence])} ({_n(evidence)})."
     )
     if better:
-        return Claim(claim, published, "not supported", found)
+        return Claim(claim, "", "not supported", found)
     below = all(not one.points for one in evidence) or min(one.n for one in evidence) >= FEWEST
-    return Claim(claim, published, "supported" if below else "cannot be said", found)
+    return Claim(claim, "", "supported" if below else "cannot be said", found)
 
 
 def _span(values: Sequence[float]) -> str:
@@ -238,10 +235,3 @@ def _span(values: Sequence[float]) -> str:
 def _n(evidence: Sequence[Evidence]) -> str:
     low, high = min(one.n for one in evidence), max(one.n for one in evidence)
     return f"n = {low} patients" if low == high else f"n = {low} to {high} patients"
-
-
-def in_words(claim: Claim) -> str:
-    """Return the verdict for people."""
-    if claim.verdict == "cannot be said":
-        return "cannot be said with so few patients or so small a difference"
-    return claim.verdict

@@ -15,7 +15,7 @@ import numpy as np
 
 from sahlora.cohort_statistics import PairedTest, Summary, summarize
 from sahlora.crossval import plots
-from sahlora.crossval.claims import FEWEST, LEVEL, MARGIN, Claim, examine, examine_controls, in_words
+from sahlora.crossval.claims import FEWEST, LEVEL, MARGIN, Claim, examine, examine_controls
 from sahlora.crossval.planning import Design
 from sahlora.crossval.study import Outcome
 from sahlora.crossval.summary import Comparison, compare_outcomes
@@ -210,7 +210,7 @@ def _page(
                 f"fewer than {FEWEST} patients. On par: a mean loss of Dice of at most {MARGIN:g}."
             ),
         ),
-        section("Controls", _claims(controls)),
+        section("Controls", _controls(controls)),
         section("Dice of every configuration", _table(found) + _caption_of_tests()),
         section("Dice against trained parameters", drawn["dice-parameters.png"]),
         section("Dice by rank", drawn["dice-rank.png"]),
@@ -245,7 +245,13 @@ def _failures(comparisons: Sequence[Comparison]) -> str:
 
 def _claims(claims: Sequence[Claim]) -> str:
     columns = ("Claim", "Published", "Here", "Found here")
-    return sentences(columns, [(c.claim, c.published, in_words(c), c.found) for c in claims])
+    return sentences(columns, [(c.claim, c.published, c.verdict, c.found) for c in claims])
+
+
+def _controls(controls: Sequence[Claim]) -> str:
+    words = {"supported": "holds", "not supported": "does not hold"}
+    rows = [(c.claim, words.get(c.verdict, c.verdict), c.found) for c in controls]
+    return sentences(("Must hold", "Here", "Found here"), rows)
 
 
 def _table(found: Sequence[Comparison]) -> str:
