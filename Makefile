@@ -10,7 +10,7 @@ endif
 # torch alone and first: nothing later then replaces a CPU build by a larger one.
 TORCH ?= torch==2.13.0
 
-.PHONY: demo test check proofs bench clean
+.PHONY: demo test check proofs bench screenshots clean
 
 demo: $(VENV)/.installed
 	$(BIN)/sahlora demo demo
@@ -29,6 +29,10 @@ proofs: $(VENV)/.installed-test
 bench: $(VENV)/.installed-test
 	$(BIN)/python Testing/benchmarks/bench_inference.py --output Docs/benchmarks/inference.json
 	$(BIN)/python Testing/benchmarks/bench_adapters.py --output Docs/benchmarks/adapters.json
+	$(BIN)/python Testing/benchmarks/bench_segmenter.py --output Docs/benchmarks/segmenter.json
+
+screenshots: $(VENV)/.installed-test
+	$(BIN)/python Testing/slicer/screenshots.py Resources/Screenshots
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

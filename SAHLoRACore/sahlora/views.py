@@ -29,6 +29,7 @@ TISSUE_HU = -300
 HEAD_MARGIN_MM = 8.0
 SEARCH_SPACING_MM = 2.0
 SMALLEST_HEAD_MM3 = 5000.0
+DECIMALS = 6  # of quotients of millimeters
 NEGLIGIBLE_WEIGHT = 1e-12  # its variance can't be seen in float32, but dividing by it overflows
 
 
@@ -82,7 +83,8 @@ def head_box(hu: np.ndarray, spacing: tuple[float, float, float]) -> Box:
     piece of bone and those at least a fifth as large, which leaves head rests and tables outside, and 8 mm
     more on each side. It is looked for on every second millimeter.
     """
-    step = tuple(max(1, round(SEARCH_SPACING_MM / mm)) for mm in spacing)
+    step = tuple(max(1, _whole(SEARCH_SPACING_MM / mm)) for mm in spacing)
+    margin = tuple(round(HEAD_MARGIN_MM / mm, DECIMALS) for mm in spacing)
     coarse = hu[:: step[0], :: step[1], :: step[2]]
     enough = SMALLEST_HEAD_MM3 / float(np.prod(np.multiply(spacing, step)))
     for threshold in (BONE_HU, TISSUE_HU):
@@ -94,13 +96,18 @@ def head_box(hu: np.ndarray, spacing: tuple[float, float, float]) -> Box:
         _, *in_plane = ndimage.find_objects((sizes >= sizes.max() / 5)[labels].astype(np.int8))[0]
         rows, columns = (
             slice(
-                max(0, int(found.start * step[axis] - HEAD_MARGIN_MM / spacing[axis])),
-                min(hu.shape[axis], int(np.ceil(found.stop * step[axis] + HEAD_MARGIN_MM / spacing[axis]))),
+                max(0, int(found.start * step[axis] - margin[axis])),
+                min(hu.shape[axis], int(np.ceil(found.stop * step[axis] + margin[axis]))),
             )
             for axis, found in enumerate(in_plane, start=1)
         )
         return slice(0, hu.shape[0]), rows, columns
     raise InputError("no-head", "No head was found in this volume.", "Give a CT of the head in HU.")
+
+
+def _whole(quotient: float) -> int:
+    """Round so that spacings which differ only by how a file rounds them (0.5 and 0.49999999) count alike."""
+    return round(round(quotient, DECIMALS))
 
 
 # --------------------------------------------------------------------------------------- working grid
@@ -130,9 +137,9 @@ class WorkingGrid:
         box = head_box(hu, spacing)
         z, y, x = (s.stop - s.start for s in box)
         if in_plane is None:
-            return cls(box, (z, y, x), max(1, round(z * spacing[0] / min(spacing[1:]))))
+            return cls(box, (z, y, x), max(1, _whole(z * spacing[0] / min(spacing[1:]))))
         rows, columns, reformatted = (
-            max(1, round(n * mm / in_plane)) for n, mm in ((y, spacing[1]), (x, spacing[2]), (z, spacing[0]))
+            max(1, _whole(n * mm / in_plane)) for n, mm in ((y, spacing[1]), (x, spacing[2]), (z, spacing[0]))
         )
         return cls(box, (z, rows, columns), reformatted)
 

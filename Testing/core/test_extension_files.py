@@ -169,16 +169,50 @@ def slicer_side_files() -> list[Path]:
     ]
 
 
+TEXT_PROPERTIES = {"text", "toolTip", "title", "helpText", "placeholderText", "specialValueText", "suffix"}
+TEXT_CALLS = {"QLabel", "QPushButton", "QCheckBox", "QGroupBox", "addRow", "setText", "setToolTip"}
+TEXT_CALLS |= {
+    "errorDisplay",
+    "infoDisplay",
+    "warningDisplay",
+    "confirmOkCancelDisplay",
+    "tryWithErrorDisplay",
+}
+
+
+def bare_text(node: ast.expr) -> bool:
+    """Tell whether an expression is a text with letters that goes to the user as it stands."""
+    if isinstance(node, ast.JoinedStr):
+        return any(bare_text(part) for part in node.values)
+    if not (isinstance(node, ast.Constant) and isinstance(node.value, str)):
+        return False
+    return any(letter.isalpha() for letter in node.value)
+
+
 @pytest.mark.parametrize("path", slicer_side_files(), ids=lambda path: path.stem)
 def test_text_of_the_panels_can_be_translated(path):
-    """`_` gets plain strings only, and no text is set on a widget without it."""
+    """`_` gets plain strings only, and no text reaches a widget or a message box without it."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "_":
-            assert isinstance(node.args[0], ast.Constant), f"line {node.lineno}"
-        if isinstance(node, ast.Assign) and isinstance(node.value, (ast.Constant, ast.JoinedStr)):
+        if isinstance(node, ast.Assign):
             names = {getattr(target, "attr", "") for target in node.targets}
-            empty = isinstance(node.value, ast.Constant) and node.value.value in ("", None)
-            assert empty or not names & {"text", "toolTip", "title", "helpText"}, f"line {node.lineno}"
+            assert not (names & TEXT_PROPERTIES and bare_text(node.value)), f"line {node.lineno}"
+        if not isinstance(node, ast.Call):
+            continue
+        name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+        if name == "_":
+            assert isinstance(node.args[0], ast.Constant), f"line {node.lineno}"
+        if name in TEXT_CALLS:
+            assert not any(bare_text(argument) for argument in node.args), f"line {node.lineno}"
+
+
+def test_bare_text_is_told_from_translated_and_from_signs():
+    def expression(text: str) -> ast.expr:
+        return ast.parse(text, mode="eval").body
+
+    assert bare_text(expression("'Done.'"))
+    assert bare_text(expression("f'{count} slices'"))
+    assert not bare_text(expression("_('Done.')"))
+    assert not bare_text(expression("f'{a}: {b}'"))
 
 
 def imported_modules(path: Path) -> set[str]:

@@ -45,6 +45,16 @@ def test_head_box_of_a_head_without_skull_holds_the_tissue() -> None:
     assert (hu[box] > 0).sum() == (hu > 0).sum()
 
 
+@pytest.mark.parametrize("spacing", [(4.0, 0.5, 0.5), (5.0, 2.0, 0.8), (1.0, 1.0, 1.0)])
+@pytest.mark.parametrize("rounding", [1e-9, -1e-9])
+def test_spacing_rounded_by_a_file_changes_no_box_and_no_grid(
+    spacing: tuple[float, float, float], rounding: float
+) -> None:
+    rounded = tuple(mm * (1 + rounding) for mm in spacing)
+    for in_plane in (None, 1.0):
+        assert WorkingGrid.of(HU, spacing, in_plane) == WorkingGrid.of(HU, rounded, in_plane)
+
+
 def test_air_has_no_head() -> None:
     with pytest.raises(InputError) as error:
         head_box(np.full((10, 50, 50), -1000, dtype=np.int16), SPACING)

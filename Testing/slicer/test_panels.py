@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from test_models import write_model
 from test_segmenter import ct, logic, model, open_panel, wait_for  # noqa: F401 - fixtures
@@ -156,35 +158,117 @@ def test_ticked_volumes_are_segmented_from_the_panel(slicer, open_panel, ct):  #
     assert [table.item(0, column).text() for column in range(3)] == ["CT", "done", "1.0"]
 
 
-# ------------------------------------------------------------------------------------------------------ size
+# -------------------------------------------------------------------------------------------------- devices
 
 
-def test_panel_needs_no_more_than_400_pixels_of_width(open_panel):  # noqa: F811
+@pytest.fixture
+def found(slicer, open_panel, ct):  # noqa: F811
+    """The panel after a click on Find."""
+    import qt
+
+    from SAHLoRACoreLib.devices import FOUND
+
     panel = open_panel()
-    for name in ("advanced", "result", "batch", "log"):
+    assert panel.ui.deviceNoteLabel.text == "Not looked for yet."
+    panel.ui.findDevicesButton.click()
+    assert not panel.ui.findDevicesButton.enabled
+    wait_for(slicer, lambda: panel.ui.findDevicesButton.enabled)
+    yield panel
+    qt.QSettings().remove(FOUND)
+
+
+def test_device_is_shown_with_what_was_found_and_the_expected_time(found):
+    ui = found.ui
+    # 4 slices of 5 mm, axial alone: 0.01 s each on the card and 0.1 s on the processor, 1 s at least
+    assert ui.deviceNoteLabel.text == "Made-up card, 8 GiB; about 1 s for this CT"
+    ui.deviceSelector.setCurrentIndex(ui.deviceSelector.findText("cpu"))
+    ui.automaticViewsCheckBox.checked = False
+    for box in (ui.axialCheckBox, ui.coronalCheckBox, ui.sagittalCheckBox, ui.flipCheckBox):
+        box.checked = True
+    assert ui.deviceNoteLabel.text == "CPU, 2 threads; about 7 s for this CT"  # (4 + 20) * 2 + 20 slices
+    ui.deviceSelector.setCurrentIndex(ui.deviceSelector.findText("mps"))
+    assert ui.deviceNoteLabel.text == "No such device was found here."
+
+
+def test_long_computation_is_told_in_minutes(slicer, found):
+    import numpy as np
+
+    grid = np.diag([-0.5, -0.5, 0.5, 1.0])
+    thin = slicer.util.addVolumeFromArray(np.full((400, 4, 4), 30, np.int16), ijkToRAS=grid)
+    found.ui.inputSelector.setCurrentNode(thin)
+    found.ui.deviceSelector.setCurrentIndex(found.ui.deviceSelector.findText("cpu"))
+    found.ui.automaticViewsCheckBox.checked = False
+    found.ui.flipCheckBox.checked = True
+
+    assert found.ui.deviceNoteLabel.text == "CPU, 2 threads; about 2 min for this CT"
+
+
+# ------------------------------------------------------------------------------------- size, keyboard, units
+
+
+def open_everything(panel):
+    for name in ("input", "advanced", "result", "batch", "log"):
         getattr(panel.ui, f"{name}CollapsibleButton").collapsed = False
     panel.ui.cardButton.checked = True
+
+
+def test_panel_needs_no_more_than_400_pixels_of_width(open_panel, ct, slicer):  # noqa: F811
+    panel = open_panel()
+    open_everything(panel)
+    panel._warn("This volume does not look like a head CT: its values are 0 to 4000. Export the CT in HU.")
+    panel.ui.statusLabel.text = "Stage: axial, about 75 s left"
 
     assert panel.parent.minimumSizeHint.width() <= 400
 
 
-def test_tab_key_goes_from_top_to_bottom(slicer, open_panel):  # noqa: F811
-    from PySide6.QtWidgets import QWidget
+def test_every_control_is_reached_by_the_tab_key_from_top_to_bottom(slicer, segmented):
+    """With everything unfolded and enabled, as far as it ever is."""
+    from PySide6 import QtCore, QtWidgets
 
-    panel = open_panel()
-    for name in ("advanced", "result", "batch"):
-        getattr(panel.ui, f"{name}CollapsibleButton").collapsed = False
-    panel.parent.resize(400, 1600)
+    panel = segmented
+    open_everything(panel)
+    panel.ui.automaticViewsCheckBox.checked = panel.ui.modelThresholdCheckBox.checked = False
+    panel.parent.resize(400, 2400)
     panel.parent.show()
     slicer.app.processEvents()
-    names = ("modelSelector", "adapterSelector", "addModelButton", "removeModelButton", "cardButton")
-    names += ("deviceSelector", "keepProbabilityCheckBox", "makePageCheckBox", "applyButton", "cancelButton")
-    names += ("measurementsTable", "showSlicesButton", "editButton", "savePageButton", "batchVolumesButton")
-    order, widget = [], panel.ui.modelSelector
-    for _step in range(300):
-        order.append(QWidget.objectName(widget))
-        widget = QWidget.nextInFocusChain(widget)
-    positions = [order.index(name) for name in names]
+    controls = [
+        widget
+        for kind in (QtWidgets.QAbstractButton, QtWidgets.QComboBox, QtWidgets.QAbstractSpinBox,
+                     QtWidgets.QPlainTextEdit, QtWidgets.QAbstractItemView)
+        for widget in QtCore.QObject.findChildren(panel.parent, kind)
+        if QtWidgets.QWidget.isVisible(widget) and QtWidgets.QWidget.isEnabled(widget)
+        and QtWidgets.QWidget.focusPolicy(widget) != QtCore.Qt.NoFocus
+    ]  # fmt: skip
+    chain, widget = [], controls[0]
+    for _step in range(2000):
+        chain.append(widget)
+        widget = QtWidgets.QWidget.nextInFocusChain(widget)
+        if widget is controls[0]:
+            break
+    reached = [w for w in chain if w in controls and QtWidgets.QWidget.focusPolicy(w) & QtCore.Qt.TabFocus]
+    heights = {id(w): QtWidgets.QWidget.mapTo(w, panel.parent, QtCore.QPoint(0, 0)).y() for w in controls}
     panel.parent.hide()
 
-    assert positions == sorted(positions)
+    assert len(controls) > 25
+    missing = [w.objectName for w in controls if w not in reached]
+    assert missing == []
+    first = min(range(len(reached)), key=lambda index: heights[id(reached[index])])
+    order = [heights[id(w)] for w in reached[first:] + reached[:first]]
+    assert all(later >= earlier - 30 for earlier, later in pairwise(order))  # one row
+
+
+def test_every_number_box_shows_its_unit(open_panel):  # noqa: F811
+    """Probabilities have none and live in sliders."""
+    ui = open_panel().ui
+    boxes = [widget for widget in vars(ui).values() if "SpinBox" in widget.className()]
+
+    assert len(boxes) >= 2
+    assert all(box.suffix.strip() for box in boxes)
+
+
+def test_tables_name_the_unit_of_every_number(segmented):
+    batch = [segmented.ui.batchTable.horizontalHeaderItem(column).text() for column in range(4)]
+
+    assert batch == ["Scan", "State", "Volume (mL)", "Time (s)"]
+    dimensionless = {"Largest slice, from below"}
+    assert all(unit or name in dimensionless for name, _value, unit in cells(segmented.ui.measurementsTable))

@@ -263,3 +263,121 @@ def test_segment_editor_opens_with_outline_and_ct(slicer, result, monkeypatch):
     openInSegmentEditor(result)
 
     assert calls == ["SegmentEditor", result.segmentationNode, result.volumeNode, result.segmentID]
+
+
+def test_scene_bundle_brings_panel_settings_result_and_links_back(slicer, result, logic, tmp_path):
+    """Through a real .mrb file."""
+    from SAHLoRASegmenterLib.results import Result
+
+    parameters = logic.getParameterNode()
+    parameters.inputVolume, parameters.result = result.volumeNode, result.segmentationNode
+    parameters.flip, parameters.threshold, parameters.batchSize = True, 0.25, 4
+    expected, names = mask_of(slicer, result), table_of(result.measurementsNode)
+    values = probability(slicer, result).copy()
+    assert slicer.mrmlScene.WriteToMRB(str(tmp_path / "a scene é.mrb"), None)
+    slicer.mrmlScene.Clear(1)
+    assert slicer.mrmlScene.ReadFromMRB(str(tmp_path / "a scene é.mrb"), True)
+    parameters = logic.getParameterNode()
+    again = Result.of(parameters.result)
+
+    assert (parameters.flip, parameters.threshold, parameters.batchSize) == (True, 0.25, 4)
+    assert parameters.inputVolume.GetName() == "CT"
+    assert again.volumeNode is parameters.inputVolume
+    assert (again.threshold, again.isCorrected()) == (0.5, False)
+    np.testing.assert_array_equal(mask_of(slicer, again), expected)
+    assert table_of(again.measurementsNode) == names
+    assert again.chartNode.GetNthPlotSeriesNode(0).GetTableNode() is again.areasNode
+    np.testing.assert_array_equal(probability(slicer, again), values)
+
+
+# ----------------------------------------------------------------------------- disagreement, chart, hand-over
+
+
+def test_disagreement_is_laid_over_the_ct_and_taken_away_again(slicer, logic, ct):
+    from SAHLoRASegmenterLib.results import isDisagreementShown, showDisagreement
+    from SAHLoRASegmenterLib.settings import SegmentSettings
+
+    view = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSliceCompositeNode")
+    settings = SegmentSettings(keepDisagreement=True, views=("axial",), flip=True)
+    result = logic.segment(ct, settings, waitForCompletion=True).segmentedResult
+    assert view.GetForegroundVolumeID() is None
+    showDisagreement(result, True)
+    display = result.disagreementNode.GetDisplayNode()
+
+    assert isDisagreementShown(result)
+    assert view.GetBackgroundVolumeID() == ct.GetID()
+    assert view.GetForegroundVolumeID() == result.disagreementNode.GetID()
+    assert (display.GetWindowLevelMin(), display.GetWindowLevelMax()) == (0.0, 0.5)
+    assert (display.GetApplyThreshold(), display.GetLowerThreshold()) == (1, 0.01)
+    showDisagreement(result, False)
+    assert not isDisagreementShown(result)
+    assert view.GetForegroundVolumeID() is None
+
+
+@pytest.mark.parametrize("row", [0, 3, 6])
+@pytest.mark.parametrize("upside_down", [False, True])
+def test_click_on_a_point_of_the_chart_goes_to_its_slice(slicer, logic, ct, monkeypatch, row, upside_down):
+    """What Slicer's plot view announces, from a stand-in that keeps to its signal."""
+    import types
+
+    import vtk
+    from SAHLoRASegmenterLib.chartclicks import SIGNAL, ChartClicks
+    from SAHLoRASegmenterLib.settings import SegmentSettings
+
+    if upside_down:
+        grid = vtk.vtkMatrix4x4()
+        ct.GetIJKToRASMatrix(grid)
+        for line in range(3):
+            grid.SetElement(line, 2, -grid.GetElement(line, 2))
+        ct.SetIJKToRASMatrix(grid)
+    result = logic.segment(ct, SegmentSettings(), waitForCompletion=True).segmentedResult
+    slots = {}
+    view = types.SimpleNamespace(
+        connect=slots.__setitem__, disconnect=lambda signal, _slot: slots.pop(signal)
+    )
+    layout = types.SimpleNamespace(
+        plotViewCount=1, plotWidget=lambda _: types.SimpleNamespace(plotView=lambda: view)
+    )
+    monkeypatch.setattr(slicer.app, "layoutManager", lambda: layout)
+    clicked = []
+    clicks = ChartClicks(lambda *point: clicked.append(point))
+    clicks.listen()
+    series, rows, selections = vtk.vtkStringArray(), vtk.vtkIdTypeArray(), vtk.vtkCollection()
+    series.InsertNextValue(result.chartNode.GetNthPlotSeriesNodeID(0))
+    rows.InsertNextValue(row)
+    selections.AddItem(rows)
+    slots[SIGNAL](series, selections)
+    clicks.close()
+
+    assert clicked == [(result.chartNode.GetNthPlotSeriesNodeID(0), row)]
+    grid = vtk.vtkMatrix4x4()
+    ct.GetIJKToRASMatrix(grid)
+    stored = 6 - row if upside_down else row
+    expected = grid.MultiplyPoint((11.5, 9.5, stored, 1))[:3]
+    assert result.slicePosition(row) == pytest.approx(expected, abs=1e-6)
+    assert slots == {}
+
+
+def test_training_case_is_handed_to_the_trainer(slicer, result, monkeypatch):
+    """To the Trainer's own panel."""
+    from harness.application import show_module
+    from SAHLoRASegmenterLib.results import useAsTrainingCase
+
+    calls = []
+    trainer = show_module("SAHLoRATrainer")
+    monkeypatch.setattr(slicer.util, "mainWindow", lambda: object())
+    monkeypatch.setattr(slicer.util, "selectModule", calls.append)
+    monkeypatch.setattr(slicer.util, "getModuleWidget", {"SAHLoRATrainer": trainer}.get)
+    useAsTrainingCase(result)
+    (row,) = trainer.cases.rows()
+
+    assert calls == ["SAHLoRATrainer"]
+    assert trainer.cases.nodes(row.key) == (result.volumeNode, result.segmentationNode)
+    trainer.cleanup()
+
+
+def test_trainer_without_a_main_window_is_an_error_that_says_so(slicer, result):
+    from SAHLoRASegmenterLib.results import useAsTrainingCase
+
+    with pytest.raises(RuntimeError, match="main window"):
+        useAsTrainingCase(result)

@@ -10,14 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytestmark = pytest.mark.proof
-
 CORE = Path(__file__).resolve().parents[2] / "SAHLoRACore"
 MAKE_MODEL_AND_HEAD = """
 import sys
 from pathlib import Path
 import SimpleITK as sitk, torch
-from sahlora.card import BaseCard, Description, INTRACRANIAL_HEMORRHAGE, Preprocessing, Target
+from sahlora.card import BaseCard, Description, INTRACRANIAL_HEMORRHAGE, NetworkSpec, Preprocessing, Target
 from sahlora.model import save_model
 from sahlora.networks import MultiViewUNet
 from sahlora.simulation import HeadPhantom, simulate_head
@@ -25,11 +23,21 @@ from sahlora.simulation import HeadPhantom, simulate_head
 folder = Path(sys.argv[1])
 torch.manual_seed(0)
 target = Target(INTRACRANIAL_HEMORRHAGE, threshold=0.5)
-card = BaseCard(Description("Random weights"), target, preprocessing=Preprocessing(spacing=2.0))
-save_model(folder / "random.safetensors", MultiViewUNet(2, 32), card)
-head = simulate_head(HeadPhantom(spacing=(12.0, 1.5, 1.5), sah_volume_ml=30))
+words, spec = Description("Random weights"), NetworkSpec(level=2, width=8)
+card = BaseCard(words, target, spec, Preprocessing(spacing=2.0))
+network = MultiViewUNet(2, 8).eval()
+weight, bias = list(network.parameters())[-2:]
+with torch.no_grad():  # probabilities on both sides of 0.5, and mirrored passes that disagree
+    weight *= 1000
+    bias -= network(torch.full((1, 1, 64, 64), 0.3) + torch.rand(1, 1, 64, 64) / 10).mean()
+save_model(folder / "random.safetensors", network, card)
+head = simulate_head(HeadPhantom(spacing=(12.0, 2.0, 2.0), sah_volume_ml=30))
 sitk.WriteImage(head.ct, str(folder / "head.nrrd"))
 """
+
+
+# Rows and columns of the oblique head: turned by 20 and 15 degrees, stored from the top down.
+TURNED = [[0.9659, 0.0885, -0.2432], [0.0, 0.9397, 0.342], [-0.2588, 0.3304, -0.9077]]
 
 
 def run_python(*arguments: object, **environment: str) -> None:
@@ -77,6 +85,7 @@ def settings(slicer):
     return SegmentSettings(model="random", device="cpu", keepProbability=True, makePage=True)
 
 
+@pytest.mark.proof
 def test_result_in_the_scene_is_the_label_map_the_command_writes(
     slicer, logic, head, folder, settings, tmp_path
 ):
@@ -99,6 +108,7 @@ def test_result_in_the_scene_is_the_label_map_the_command_writes(
     assert run.result["segment"] == "Intracranial hemorrhage"
 
 
+@pytest.mark.proof
 def test_measurements_and_probability_of_the_command_come_to_the_scene(slicer, logic, head, settings):
     run = logic.segment(head, settings, waitForCompletion=True)
     probability = slicer.util.arrayFromVolume(run.probabilityNode)
@@ -108,6 +118,7 @@ def test_measurements_and_probability_of_the_command_come_to_the_scene(slicer, l
     assert (probability >= 0.5).sum() * voxel_ml == pytest.approx(run.result["volume_ml"], abs=1e-2)
 
 
+@pytest.mark.proof
 def test_threshold_moved_away_and_back_measures_what_the_command_measured(slicer, logic, head, settings):
     from SAHLoRASegmenterLib.threshold import LiveThreshold
 
@@ -127,6 +138,7 @@ def test_threshold_moved_away_and_back_measures_what_the_command_measured(slicer
     assert run.segmentedResult.page.stat().st_size > 1000
 
 
+@pytest.mark.proof
 def test_error_of_the_command_comes_with_its_hint(slicer, logic, head):
     from SAHLoRASegmenterLib.settings import SegmentSettings
 
@@ -138,6 +150,7 @@ def test_error_of_the_command_comes_with_its_hint(slicer, logic, head):
     assert "random" in raised.value.error.hint
 
 
+@pytest.mark.proof
 def test_cancelled_command_ends_and_leaves_the_scene(slicer, logic, head, settings):
     from SAHLoRACoreLib.childprocess import ChildFailedError
 
@@ -148,3 +161,67 @@ def test_cancelled_command_ends_and_leaves_the_scene(slicer, logic, head, settin
         run.wait()
     assert raised.value.error.code == "cancelled"
     assert list(slicer.util.getNodesByClass("vtkMRMLSegmentationNode")) == []
+
+
+def test_oblique_flipped_anisotropic_volume_gets_the_label_map_of_the_command_in_its_place(
+    slicer, logic, folder, tmp_path
+):
+    """From a click on Segment to the segmentation, each voxel and point, with the real child."""
+    import SimpleITK as sitk
+    from harness.application import show_module
+    from test_segmenter import Installed, wait_for
+
+    directions = np.linalg.qr(np.array(TURNED))[0]
+    hu = sitk.GetArrayFromImage(sitk.ReadImage(str(folder / "head.nrrd")))[::-1]
+    image = sitk.GetImageFromArray(np.ascontiguousarray(hu))
+    image.SetSpacing((2.0, 1.9, 11.0))
+    image.SetOrigin((-30.5, 12.25, 70.0))
+    image.SetDirection(directions.ravel().tolist())
+    sitk.WriteImage(image, str(tmp_path / "oblique.nrrd"))
+    grid = np.eye(4)
+    grid[:3, :3] = np.diag([-1.0, -1.0, 1.0]) @ directions @ np.diag(image.GetSpacing())
+    grid[:3, 3] = np.diag([-1.0, -1.0, 1.0]) @ image.GetOrigin()
+    volume = slicer.util.addVolumeFromArray(np.ascontiguousarray(hu), ijkToRAS=grid, name="Oblique")
+    panel = show_module("SAHLoRASegmenter", logic=logic, installer=Installed())
+    panel.ui.inputSelector.setCurrentNode(volume)
+    panel.ui.modelSelector.setCurrentIndex(panel.ui.modelSelector.findText("Random weights"))
+    panel.ui.deviceSelector.setCurrentIndex(panel.ui.deviceSelector.findText("cpu"))
+    panel.ui.flipCheckBox.checked = panel.ui.keepDisagreementCheckBox.checked = True
+    panel.ui.makePageCheckBox.checked = False
+    panel.ui.applyButton.click()
+    wait_for(slicer, lambda: panel.ui.applyButton.enabled)
+    result = panel._resultPanel._result
+    mask = slicer.util.arrayFromSegmentBinaryLabelmap(result.segmentationNode, result.segmentID, volume)
+    run_python(
+        CORE / "sahlora", "segment", tmp_path / "oblique.nrrd", "-o", tmp_path / "label.nrrd", "--flip",
+        "--model", folder / "random.safetensors", "--device", "cpu", "--disagreement", tmp_path / "d.nrrd",
+    )  # fmt: skip
+    label = sitk.ReadImage(str(tmp_path / "label.nrrd"))
+    expected = sitk.GetArrayFromImage(label)
+    panel.cleanup()
+
+    assert 0 < expected.sum() < expected.size
+    np.testing.assert_array_equal(mask, expected)
+    cropped, to_world = result._mask()
+    world = np.argwhere(cropped)[:, ::-1] @ to_world[:3, :3].T + to_world[:3, 3]
+    inside = np.argwhere(expected)[:, ::-1].tolist()
+    ras = np.array([label.TransformIndexToPhysicalPoint(index) for index in inside]) * [-1, -1, 1]
+    np.testing.assert_allclose(world, ras, atol=1e-3)
+    disagreement = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "d.nrrd")))
+    np.testing.assert_array_equal(slicer.util.arrayFromVolume(result.disagreementNode), disagreement)
+    assert disagreement.any()
+
+
+@pytest.mark.parametrize("stage", ["checking", "reading", "axial", "writing"])
+def test_run_is_cancelled_at_every_stage(slicer, logic, head, settings, stage):
+    from SAHLoRACoreLib.childprocess import ChildFailedError
+
+    before = slicer.mrmlScene.GetNumberOfNodes()
+    run = logic.segment(head, settings)
+    run.progress.connect(lambda event: run.cancel() if event.get("stage") == stage else None)
+    with pytest.raises(ChildFailedError) as raised:
+        run.wait()
+
+    assert raised.value.error.code == "cancelled"
+    assert slicer.mrmlScene.GetNumberOfNodes() == before
+    assert list(Path(slicer.app.temporaryPath).glob("SAHLoRA-*")) == []

@@ -98,6 +98,12 @@ def start() -> types.ModuleType:
 
 def _make_scene(slicer: Any) -> None:
     scene = slicer.vtkMRMLScene()
+    cache = slicer.vtkCacheManager()  # without, a scene bundle can't be read
+    cache.SetRemoteCacheDirectory(slicer.app.temporaryPath)
+    inputs_outputs = slicer.vtkDataIOManager()
+    inputs_outputs.SetCacheManager(cache)
+    scene.SetCacheManager(cache)
+    scene.SetDataIOManager(inputs_outputs)
     application_logic = slicer.vtkSlicerApplicationLogic()
     application_logic.SetMRMLScene(scene)
     slicer.mrmlScene, slicer.modules = scene, types.SimpleNamespace()
