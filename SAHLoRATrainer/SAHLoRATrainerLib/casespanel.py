@@ -8,7 +8,9 @@ from typing import Any
 import slicer
 from slicer.i18n import tr as _
 
+from SAHLoRATrainerLib.casejobs import Checking
 from SAHLoRATrainerLib.cases import DOUBTFUL, FINE, UNCHECKED, WRONG, CaseRow, obstacle
+from SAHLoRATrainerLib.caseviews import showCase
 
 NAME, SEGMENT, ML, HELD_OUT, STATUS = range(5)
 
@@ -27,6 +29,7 @@ class CasesPanel:
         self._ui, self._panel = ui, panel
         self._shown: list[CaseRow] = []
         self._segmentIDs: list[str] = []
+        self._checking: Checking | None = None
         ui.caseVolumeSelector.connect("currentNodeChanged(vtkMRMLNode*)", self.refresh)
         ui.caseSegmentationSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._fillSegments)
         ui.addCaseButton.connect("clicked(bool)", self.onAdd)
@@ -35,7 +38,9 @@ class CasesPanel:
         ui.removeCaseButton.connect("clicked(bool)", self.onRemove)
         ui.holdOutButton.connect("clicked(bool)", self.onHoldOut)
         ui.casesTable.connect("itemChanged(QTableWidgetItem*)", self._onItemChanged)
-        ui.casesTable.connect("itemSelectionChanged()", self._onSelected)
+        ui.casesTable.connect("itemSelectionChanged()", self.refresh)
+        ui.casesTable.connect("itemClicked(QTableWidgetItem*)", self.onShow)
+        ui.checkCasesButton.connect("clicked(bool)", self.onCheck)
         titles = [_("Case"), _("Segment"), _("mL"), _("Held out"), _("Status")]
         ui.casesTable.setHorizontalHeaderLabels(titles)
         ui.casesTable.verticalHeader().setVisible(False)
@@ -48,7 +53,10 @@ class CasesPanel:
         self._fillSegments()
 
     def close(self) -> None:
-        """Nothing runs here."""
+        """End what runs."""
+        if self._checking is not None:
+            self._checking.close()
+            self._endChecking()
 
     def obstacle(self) -> str:
         """Return why the cases can't be trained on, or an empty string."""
@@ -111,7 +119,58 @@ class CasesPanel:
         """Hold out a fifth."""
         self._panel.cases.holdOutFifth()
 
+    def onShow(self, item: Any) -> None:
+        """Show the case that was clicked; one in files is loaded now."""
+        if item.column() not in (NAME, HELD_OUT):  # a click there may only be a tick
+            self.show(self._shown[item.row()])
+
+    def show(self, row: CaseRow) -> None:
+        """Show a case in the slice views."""
+        with slicer.util.tryWithErrorDisplay(_("The case could not be shown.")):
+            showCase(self._panel.cases.case(row), row.name)
+
+    def onCheck(self) -> None:
+        """Check all cases that are used."""
+        table = self._panel.cases
+        with slicer.util.tryWithErrorDisplay(_("The cases could not be checked.")):
+            if not self._panel.ensureInstalled():
+                return
+            rows = [row for row in table.enabledRows() if self._isPresent(row)]
+            gone = {row.key for row in table.enabledRows()} - {row.key for row in rows}
+            table.changeAll({key: {"status": WRONG, "message": _("Not in the scene.")} for key in gone})
+            if rows:
+                self._check(rows)
+
     # ------------------------------------------------------------------------------------------- parts
+
+    def _check(self, rows: list[CaseRow]) -> None:
+        cases = [self._panel.cases.case(row) for row in rows]
+        self._checking = Checking(self._panel.logic.command, cases)
+        self._checking.finished.connect(lambda _result: self._onChecked(rows))
+        self._checking.error.connect(self._onNotChecked)
+        self._checking.start()
+        self._panel.occupy(_("The cases are being checked."))
+
+    def _onChecked(self, rows: list[CaseRow]) -> None:
+        findings = self._checking.findings
+        self._endChecking()
+        if self._panel.cases is None:
+            return
+        names = ("status", "message", "ml")
+        found = {
+            row.key: dict(zip(names, finding, strict=True))
+            for row, finding in zip(rows, findings, strict=True)
+        }
+        self._panel.cases.changeAll(found)
+
+    def _onNotChecked(self, error: Any) -> None:
+        self._endChecking()
+        self._ui.caseNoteLabel.text = str(error)
+        slicer.util.errorDisplay(str(error), detailedText=error.details)
+
+    def _endChecking(self) -> None:
+        self._checking = None
+        self._panel.release()
 
     def _fillSegments(self) -> None:
         """Offer the segments of the chosen segmentation."""
@@ -176,6 +235,3 @@ class CasesPanel:
         if name is not None and item.row() < len(self._shown):
             ticked = item.checkState() == qt.Qt.Checked
             self._panel.cases.change(self._shown[item.row()].key, **{name: ticked})
-
-    def _onSelected(self) -> None:
-        self.refresh()

@@ -26,6 +26,14 @@ CASE = "SAHLoRA.case"  # attribute of a CT: the folder it was written to last
 Exporting = Generator[float, None, tuple[RunCase, ...]]
 
 
+class BadCaseError(ValueError):
+    """A case can't be written; `index` tells which of those given."""
+
+    def __init__(self, index: int, reason: str) -> None:
+        super().__init__(reason)
+        self.index = index
+
+
 def exportCases(cases: Sequence[SceneCase | FileCase]) -> Exporting:
     """Write the cases of the scene that are not written yet, in steps short enough for the event loop.
 
@@ -34,7 +42,7 @@ def exportCases(cases: Sequence[SceneCase | FileCase]) -> Exporting:
 
     Raises
     ------
-    ValueError
+    BadCaseError
         If a case can't be used; the message says why.
     OSError, RuntimeError
         If it can't be written.
@@ -47,7 +55,10 @@ def exportCases(cases: Sequence[SceneCase | FileCase]) -> Exporting:
             image, label, segment = case.image, case.label, case.segment
             slices = str(case.slices or "")
         else:
-            folder = yield from _exportCase(case, (number - 1) / len(cases))
+            try:
+                folder = yield from _exportCase(case, (number - 1) / len(cases))
+            except ValueError as failure:
+                raise BadCaseError(number - 1, str(failure)) from failure
             image, label, segment, slices = folder / "ct.nrrd", folder / "label.nrrd", "", ""
         patient = patients.setdefault(case.patient or name, f"patient-{len(patients) + 1:03d}")
         exported.append(RunCase(name, str(image), str(label), segment, slices, patient, case.heldOut))

@@ -18,7 +18,7 @@ from SAHLoRACoreLib.scene import importSegmentation, volumeInWorld
 from SAHLoRACoreLib.settings import deviceFor
 from SAHLoRACoreLib.showing import showVolume
 from SAHLoRACoreLib.signals import Signal
-from SAHLoRATrainerLib.export import CASE
+from SAHLoRATrainerLib.caseviews import center, volumeOf
 from SAHLoRATrainerLib.runs import Run
 
 FEWEST = 6  # patients: with fewer, Wilcoxon's test can't fall below 0.05, however large the difference
@@ -252,7 +252,7 @@ def showOutlines(run: Run, name: str) -> list[Any]:
     """
     case = next(case for case in run.cases if case.name == name)
     removeOutlines()
-    volumeNode = _volume(case.image, name)
+    volumeNode = volumeOf(case.image, name)
     made = []
     for number, words in ((ADAPTED, _("{case} with the adapter")), (BASE, _("{case} with the base"))):
         path = run.evaluationFolder / "outlines" / f"{name}-{number}.seg.nrrd"
@@ -262,7 +262,7 @@ def showOutlines(run: Run, name: str) -> list[Any]:
         node.GetSegmentation().GetNthSegment(0).SetColor(*COLORS[number])
         node.GetDisplayNode().SetVisibility2DFill(False)
         made.append(node)
-    showVolume(volumeNode, _center(made))
+    showVolume(volumeNode, center(made))
     return made
 
 
@@ -297,29 +297,3 @@ def showStrata(run: Run, verdict: Verdict) -> Any:
         chart.AddAndObservePlotSeriesNodeID(series.GetID())
     slicer.modules.plots.logic().ShowChartInLayout(chart)
     return chart
-
-
-def _volume(image: str, name: str) -> Any:
-    """Return the CT of a case: the one in the scene that it was written from, else read from its file."""
-    key = Path(image).parent.name
-    for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"):
-        if node.GetAttribute(CASE) in (key, image):
-            return node
-    node = slicer.modules.volumes.logic().AddArchetypeVolume(image, slicer.mrmlScene.GenerateUniqueName(name))
-    if node is None:
-        raise RuntimeError(_("Can't read the CT {path}. Load it and try again.").format(path=image))
-    node.SetAttribute(CASE, image)
-    return node
-
-
-def _center(nodes: Sequence[Any]) -> tuple[float, ...] | None:
-    """Return a position inside the first outline that is not empty."""
-    for node in nodes:
-        segmentation = node.GetSegmentation()
-        bounds = np.zeros(6)
-        node.GetRASBounds(bounds)
-        if segmentation.GetNumberOfSegments() and bounds[0] <= bounds[1]:
-            center = node.GetSegmentCenterRAS(segmentation.GetNthSegmentID(0))
-            if center is not None:
-                return tuple(center)
-    return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from typing import Any
 
 import slicer
@@ -46,6 +47,7 @@ class TrainingPanel:
         self._curves: Curves | None = None
         self._waiting: list[dict] = []  # epochs that are not drawn yet
         self._drawnAt = 0.0
+        self._obstacle = ""
         ui.trainButton.connect("clicked(bool)", self.onTrain)
         ui.pauseButton.connect("clicked(bool)", self.onPause)
         ui.cancelButton.connect("clicked(bool)", self.onCancel)
@@ -59,8 +61,13 @@ class TrainingPanel:
         ui.runsTable.horizontalHeader().setStretchLastSection(True)
 
     def use(self) -> None:
-        """List the runs again."""
+        """List the runs again, and offer those that are unfinished."""
         self.fill()
+        unfinished = [run for run in self._runs if run.isResumable and run.state in (PAUSED, INTERRUPTED)]
+        if unfinished and not self._panel.occupation:
+            self._ui.statusLabel.text = _(
+                "{name} ({folder}) is unfinished: select it and click Resume to go on."
+            ).format(name=unfinished[0].settings.name, folder=unfinished[0].folder.name)
 
     def close(self) -> None:
         """Pause what runs: Slicer, or the module, is about to end."""
@@ -84,8 +91,9 @@ class TrainingPanel:
         obstacle = self.obstacle()
         ui.trainButton.enabled = not obstacle
         ui.trainButton.toolTip = obstacle or _("Train in the background; Slicer stays free.")
-        if free:
-            ui.statusLabel.text = obstacle or self._offer()
+        if free and obstacle != self._obstacle:  # what was said of the last run stays until this changes
+            self._obstacle = obstacle
+            ui.statusLabel.text = obstacle
         ui.pauseButton.enabled = ui.cancelButton.enabled = self._training is not None
         ui.resumeButton.enabled = free and run is not None and run.isResumable
         ui.deleteRunButton.enabled = run is not None and run.state not in (RUNNING, ELSEWHERE)
@@ -125,13 +133,13 @@ class TrainingPanel:
         with slicer.util.tryWithErrorDisplay(_("The training could not be started.")):
             if panel.ensureInstalled():
                 cases = [panel.cases.case(row) for row in panel.cases.enabledRows()]
-                self._follow(panel.logic.train(cases, settingsOf(panel.parameters)))
+                self._follow(lambda: panel.logic.train(cases, settingsOf(panel.parameters)))
 
     def onResume(self) -> None:
         """Go on with the selected run."""
         with slicer.util.tryWithErrorDisplay(_("The run could not go on.")):
             if self._panel.ensureInstalled():
-                self._follow(self._panel.logic.resume(self.selectedRun()))
+                self._follow(lambda: self._panel.logic.resume(self.selectedRun()))
 
     def onPause(self) -> None:
         """Stop after the present step."""
@@ -201,7 +209,13 @@ class TrainingPanel:
 
     # ------------------------------------------------------------------------------------------- parts
 
-    def _follow(self, training: Any) -> None:
+    def _follow(self, start: Callable[[], Any]) -> None:
+        """Start a training and show how it goes."""
+        try:
+            training = start()
+        except Exception as failure:
+            self._ui.statusLabel.text = str(failure)
+            raise
         self._training, self._view, self._curves, self._waiting = training, "", None, []
         self._ui.logText.clear()
         self._ui.progressBar.setValue(0)
@@ -264,14 +278,6 @@ class TrainingPanel:
     def _sayStopping(self, text: str) -> None:
         self._ui.statusLabel.text = text
         self._ui.pauseButton.enabled = self._ui.cancelButton.enabled = False
-
-    def _offer(self) -> str:
-        unfinished = [run for run in self._runs if run.isResumable and run.state in (PAUSED, INTERRUPTED)]
-        if not unfinished:
-            return self._ui.statusLabel.text if self._runs else ""
-        return _("{name} ({folder}) is unfinished: select it and click Resume to go on.").format(
-            name=unfinished[0].settings.name, folder=unfinished[0].folder.name
-        )
 
     def _ticked(self) -> set[str]:
         import qt

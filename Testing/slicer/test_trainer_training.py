@@ -101,9 +101,12 @@ def cases(slicer):
 
 
 @pytest.fixture
-def open_panel(slicer, logic):
-    """Open the Trainer on three heads in the scene, the last held out, with four quick epochs."""
+def open_panel(slicer, logic, monkeypatch):
+    """Open the Trainer; it counts parameters when it is asked to."""
     from harness.application import show_module
+    from SAHLoRATrainerLib import adapterpanel
+
+    monkeypatch.setattr(adapterpanel, "COUNT_DELAY_MS", 10**8)
 
     panels = []
 
@@ -119,6 +122,7 @@ def open_panel(slicer, logic):
 
 @pytest.fixture
 def panel(slicer, open_panel):
+    """The panel with three heads of the scene, the last held out, and four quick epochs."""
     panel = open_panel()
     for seed in range(3):
         panel.addCase(*add_head(slicer, seed))

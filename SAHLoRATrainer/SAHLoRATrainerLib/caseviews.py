@@ -1,0 +1,85 @@
+"""Showing cases in the slice views; cases in files are loaded when they are shown, and then only once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import slicer
+from slicer.i18n import tr as _
+
+from SAHLoRACoreLib.scene import importSegmentation, volumeInWorld
+from SAHLoRACoreLib.showing import showVolume
+from SAHLoRATrainerLib.cases import FileCase, SceneCase
+from SAHLoRATrainerLib.export import CASE
+
+
+def showCase(case: SceneCase | FileCase, name: str) -> None:
+    """Show CT and outline of a case.
+
+    Raises
+    ------
+    RuntimeError
+        If a file can't be read; the message says what to do.
+    """
+    if isinstance(case, FileCase):
+        volumeNode = volumeOf(str(case.image), name)
+        segmentationNode = _outlineOf(case, volumeNode)
+    else:
+        volumeNode, segmentationNode = case.volumeNode, case.segmentationNode
+    if segmentationNode.GetDisplayNode() is None:
+        segmentationNode.CreateDefaultDisplayNodes()
+    segmentationNode.GetDisplayNode().SetVisibility(True)
+    showVolume(volumeNode, center([segmentationNode]))
+
+
+def volumeOf(image: str, name: str) -> Any:
+    """Return the CT of a file: the one in the scene that it was written from or read to, else read it."""
+    for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"):
+        if node.GetAttribute(CASE) in (Path(image).parent.name, image):
+            return node
+    node = None
+    if Path(image).is_file():
+        unique = slicer.mrmlScene.GenerateUniqueName(name)
+        node = slicer.modules.volumes.logic().AddArchetypeVolume(image, unique)
+    if node is None:
+        raise RuntimeError(
+            _("Can't load {path} here. DICOM is loaded in the module DICOM.").format(path=image)
+        )
+    node.SetAttribute(CASE, image)
+    return node
+
+
+def center(segmentationNodes: Sequence[Any]) -> tuple[float, ...] | None:
+    """Return the middle of the first segment that is not empty, in world space; None if all are."""
+    for node in segmentationNodes:
+        bounds = np.zeros(6)
+        node.GetRASBounds(bounds)
+        if bounds[0] <= bounds[1]:
+            return tuple((bounds[0::2] + bounds[1::2]) / 2)
+    return None
+
+
+def _outlineOf(case: FileCase, volumeNode: Any) -> Any:
+    """Return the outline of a case in files, loaded once."""
+    path = str(case.label)
+    for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
+        if node.GetAttribute(CASE) == path:
+            return node
+    if path.endswith(".seg.nrrd"):
+        node = importSegmentation(case.label, volumeInWorld(volumeNode, case.label))
+    else:
+        volumes = slicer.modules.volumes.logic()
+        label = volumes.AddArchetypeVolume(path, "label", 1) if case.label.is_file() else None  # 1: label map
+        if label is None:
+            raise RuntimeError(_("Can't load the label map {path}.").format(path=path))
+        name = _("{volume} outline").format(volume=volumeNode.GetName())
+        node = slicer.mrmlScene.AddNewNodeByClass(
+            "vtkMRMLSegmentationNode", slicer.mrmlScene.GenerateUniqueName(name)
+        )
+        slicer.modules.segmentations.logic().ImportLabelmapToSegmentationNode(label, node)
+        slicer.mrmlScene.RemoveNode(label)
+    node.SetAttribute(CASE, path)
+    return node
