@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,8 +63,8 @@ class Executor(Protocol):
 
     def run(
         self, tasks: Sequence[Task], hear: Callable[[Task, Event], None], progress: Progress
-    ) -> Iterator[Ended]:
-        """Run tasks in any order and yield each as it ends.
+    ) -> Generator[Ended, None, None]:
+        """Run tasks in any order and yield each as it ends; closed early, it stops those that run.
 
         Parameters
         ----------
@@ -109,7 +109,7 @@ class LocalProcesses:
 
     def run(
         self, tasks: Sequence[Task], hear: Callable[[Task, Event], None], progress: Progress
-    ) -> Iterator[Ended]:
+    ) -> Generator[Ended, None, None]:
         """Run tasks in the order given; see `Executor.run`."""
         waiting, running = list(tasks), list[_Child]()
         with tempfile.TemporaryDirectory(prefix="sahlora-") as folder:

@@ -8,7 +8,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,7 @@ class InProcess:
 
     def run(
         self, tasks: Sequence[Task], hear: Callable[[Task, Event], None], progress: Progress
-    ) -> Iterator[Ended]:
+    ) -> Generator[Ended, None, None]:
         for task in tasks:
             progress.check()
             self.ran.append(task.name)
@@ -349,13 +349,13 @@ def is_running(pid: int) -> bool:
 def test_killed_and_canceled_runs_leave_no_process_and_end_with_the_same_results(
     folder: Path, tmp_path: Path
 ) -> None:
-    settings = replace(QUICK, epochs=30, preset="quick", augmentation="default")
+    settings = replace(QUICK, epochs=16, preset="quick", augmentation="default")
     none, trained = jobs = plan(folder, design(("cp-lora",), None, settings=settings), "split.csv")
     run(folder, tmp_path / "stopped", [none], InProcess())  # leaves one job to start
     arguments = (
         "crossval", folder / "split.csv", "-o", tmp_path / "stopped", "--model", folder / "base.safetensors",
         "--held-out", "--methods", "cp-lora", "--ranks", "2", "--device", "cpu", "--jobs", "2",
-        "--threads", "2", "--epochs", "30", "--batch-size", "4", "--learning-rate", "1e-2",
+        "--threads", "2", "--epochs", "16", "--batch-size", "4", "--learning-rate", "1e-2",
         "--preset", "quick", "--cancel-file", tmp_path / "cancel",
     )  # fmt: skip
 

@@ -21,6 +21,7 @@ from sahlora.crossval.grid import NONE, THRESHOLD, Configuration
 from sahlora.errors import InputError
 from sahlora.evaluation import CaseResult, Failure, System, ThresholdSystem, evaluate
 from sahlora.files import replacing
+from sahlora.inference import InferenceSettings
 from sahlora.metrics import CaseScore, to_plain
 from sahlora.model import Model, load_model
 from sahlora.progress import SILENT, Progress
@@ -71,7 +72,7 @@ class Job:
         File of the base model.
     base_sha256 : str
     views : tuple of View
-        Views that are trained, or that the base looks at.
+        Views that are trained, and that a case is looked at in.
     settings : TrainingSettings
     """
 
@@ -206,6 +207,8 @@ def read_result(folder: Path) -> JobResult | None:
     """Read the result of a job; None if it has not finished."""
     try:
         plain = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+        if plain["version"] != FORMAT_VERSION:
+            return None
         return JobResult(
             plain["parameters"],
             plain["seconds"],
@@ -269,7 +272,7 @@ def run_job(folder: Path, cache: Path, device: torch.device, progress: Progress 
             "other-base", "The base is not the one the job was planned for.", "Give the command again."
         )
     system, training = _prepare_system(job, base, folder, cache, device, progress)
-    evaluation = evaluate(job.fold.test, [system], device=device, progress=progress)
+    evaluation = evaluate(job.fold.test, [system], InferenceSettings(job.views), device, progress)
     configuration = job.configuration
     result = JobResult(
         trainable_parameters(configuration, base, job.views),

@@ -13,7 +13,7 @@ from sahlora.crossval.grid import NONE, THRESHOLD, Configuration
 from sahlora.crossval.summary import Comparison
 from sahlora.evaluation import ALL
 from sahlora.evaluation_plots import QUIET, Axes, tidy, to_png
-from sahlora.folds import NOTHING
+from sahlora.folds import NOTHING, STRATA
 
 COLORS = {
     "lora-c": "#0072b2", "conv-lora": "#009e73", "cp-lora": "#d55e00", "dora-c": "#56b4e9",
@@ -91,7 +91,8 @@ def dice_by_rank(comparisons: Sequence[Comparison]) -> bytes:
 def dice_by_stratum(comparisons: Sequence[Comparison]) -> bytes:
     """Draw mean Dice ± sd of every configuration in each stratum of annotated volume."""
     found = [one for one in comparisons if one.strata]
-    strata = [name for name in found[0].strata if name not in (ALL, NOTHING)] + [ALL]
+    present = {name for one in found for name in one.strata}
+    strata = [name for name in (*STRATA, ALL) if name in present and name != NOTHING]
     height = 1.4 + 0.17 * len(found)
     figure = Figure(figsize=(8, max(4.2, height)), layout="constrained")
     panels = figure.subplots(1, len(strata), sharey=True, squeeze=False)[0]

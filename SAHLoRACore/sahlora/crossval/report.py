@@ -223,7 +223,7 @@ def _page(
 
 
 def _counts(comparisons: Sequence[Comparison], design: Design) -> dict[str, str]:
-    results = next(one.outcome.results for one in comparisons if one.strata)
+    results = max((one.outcome.results for one in comparisons), key=len)
     jobs = [(len(one.outcome.finished), len(one.outcome.failed)) for one in comparisons]
     how = "the cases held out" if design.folds is None else f"{design.folds} folds by patient"
     finished, failed = (sum(numbers) for numbers in zip(*jobs, strict=True))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,11 +104,12 @@ def run_jobs(
         tasks[job.identity] = Task(job.identity, arguments, place / LOG)
     watch = _Watch({job.identity: job for job in pending}, len(unique), progress)
     progress.stage("cross-validation", done=watch.fraction)
-    for ended in executor.run(list(tasks.values()), watch.hear, progress):
-        place = folder / JOBS / ended.task.name
-        if ended.error is not None:
-            _record(place, ended.error)
-        watch.end(ended.task, ended.error, read_result(place))
+    with closing(executor.run(list(tasks.values()), watch.hear, progress)) as run:
+        for ended in run:
+            place = folder / JOBS / ended.task.name
+            if ended.error is not None:
+                _record(place, ended.error)
+            watch.end(ended.task, ended.error, read_result(place))
 
 
 def job_folder(folder: Path, job: Job) -> Path:
