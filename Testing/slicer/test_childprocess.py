@@ -134,6 +134,26 @@ def test_closing_ends_a_running_child_and_removes_its_folder(slicer, start):
     assert not child.folder.exists()
 
 
+LEAVES_A_PROCESS = """
+import json, subprocess, sys
+beside = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+print(json.dumps({"event": "result", "pid": beside.pid}), flush=True)
+"""
+
+
+def test_child_that_is_done_is_not_waited_for_because_of_what_it_left_running(slicer):
+    from SAHLoRACoreLib.childprocess import ChildProcess
+
+    child = ChildProcess([sys.executable, "-c", LEAVES_A_PROCESS])
+    started = time.monotonic()
+    child.start()
+    result = child.wait()
+
+    assert time.monotonic() - started < 60  # not the 600 s of the process it left
+    wait_for(slicer, lambda: not alive(result["pid"]))
+    child.close()
+
+
 @pytest.mark.parametrize("name", ["with space", "脳出血 Ünï", "x" * 100 + "/" + "y" * 120])
 def test_child_works_in_any_folder(slicer, start, tmp_path, name):
     folder = tmp_path / name

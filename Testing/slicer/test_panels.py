@@ -58,6 +58,16 @@ def test_adapters_of_the_chosen_model_are_offered_and_no_others(models, open_pan
     assert not panel.ui.viewsWidget.enabled
 
 
+def test_license_of_the_chosen_model_is_shown(models, open_panel, ct):  # noqa: F811
+    write_model(models / "ours.safetensors", title="Ours")
+    panel = open_panel()
+    shown = panel.ui.modelDescriptionLabel
+    panel.ui.modelSelector.setCurrentIndex(panel.ui.modelSelector.findText("Ours"))
+    assert "License: Apache-2.0." in shown.text
+    panel.ui.modelSelector.setCurrentIndex(panel.ui.modelSelector.findText("hemorrhage-base"))
+    assert "License: not stated" not in shown.text
+
+
 def test_adapter_file_is_added_and_removed_again(
     slicer,
     models,
