@@ -248,6 +248,8 @@ class SAHLoRATrainerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.parameters, self.cases = parameters, None
         if parameters is not None:
             self.cases = CaseTable(parameters)
+            if parameters.caseVolume is None:
+                parameters.caseVolume = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
             self._guiTag = parameters.connectGui(self.ui)
             self.addObserver(parameters.parameterNode, vtk.vtkCommand.ModifiedEvent, self.refresh)
         for part in vars(self.parts).values():
@@ -284,5 +286,5 @@ class SAHLoRATrainerTest(ScriptedLoadableModuleTest):
         for _time in range(2):
             table.addNodes(self.volumeNode, self.segmentationNode, self.segmentID)
 
-        self.assertEqual([row.name for row in table.rows()], ["CT / Blood"])
+        self.assertEqual([row.name for row in table.rows()], ["CT"])
         self.assertEqual(table.nodes(table.rows()[0].key), (self.volumeNode, self.segmentationNode))

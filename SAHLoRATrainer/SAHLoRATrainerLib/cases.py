@@ -142,8 +142,7 @@ class CaseTable:
         for row in self.rows():
             if self._nodes(row) == (volumeNode, segmentationNode) and row.segment == segmentID:
                 return row
-        name = f"{volumeNode.GetName()} / {segment.GetName()}"
-        row = CaseRow(self._newKey(), name, segmentID, patient=patientOf(volumeNode))
+        row = CaseRow(self._newKey(), volumeNode.GetName(), segmentID, patient=patientOf(volumeNode))
         node = self._parameters.parameterNode
         node.SetNodeReferenceID(VOLUME_ROLE.format(key=row.key), volumeNode.GetID())
         node.SetNodeReferenceID(SEGMENTATION_ROLE.format(key=row.key), segmentationNode.GetID())

@@ -11,8 +11,10 @@ from slicer.i18n import tr as _
 from SAHLoRATrainerLib.casejobs import Checking
 from SAHLoRATrainerLib.cases import DOUBTFUL, FINE, UNCHECKED, WRONG, CaseRow, obstacle
 from SAHLoRATrainerLib.caseviews import showCase
+from SAHLoRATrainerLib.judgement import OUTLINE
 
 NAME, SEGMENT, ML, HELD_OUT, STATUS = range(5)
+ROW_HEIGHT = 22  # pixels: five cases fit
 
 
 class CasesPanel:
@@ -30,7 +32,7 @@ class CasesPanel:
         self._shown: list[CaseRow] = []
         self._segmentIDs: list[str] = []
         self._checking: Checking | None = None
-        ui.caseVolumeSelector.connect("currentNodeChanged(vtkMRMLNode*)", self.refresh)
+        ui.caseVolumeSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._onVolume)
         ui.caseSegmentationSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._fillSegments)
         ui.addCaseButton.connect("clicked(bool)", self.onAdd)
         ui.addFolderButton.connect("clicked(bool)", self.onAddFolder)
@@ -45,6 +47,7 @@ class CasesPanel:
         ui.casesTable.setHorizontalHeaderLabels(titles)
         ui.casesTable.verticalHeader().setVisible(False)
         ui.casesTable.horizontalHeader().setStretchLastSection(True)
+        ui.casesTable.verticalHeader().setDefaultSectionSize(ROW_HEIGHT)
 
     def use(self) -> None:
         """Show the table of the present scene."""
@@ -171,6 +174,16 @@ class CasesPanel:
     def _endChecking(self) -> None:
         self._checking = None
         self._panel.release()
+
+    def _onVolume(self) -> None:
+        """Offer the segmentation that was made on the chosen CT."""
+        volume = self._ui.caseVolumeSelector.currentNode()
+        reference = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
+        for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode") if volume is not None else ():
+            if node.GetNodeReference(reference) is volume and not node.GetAttribute(OUTLINE):
+                self._ui.caseSegmentationSelector.setCurrentNode(node)
+                break
+        self.refresh()
 
     def _fillSegments(self) -> None:
         """Offer the segments of the chosen segmentation."""

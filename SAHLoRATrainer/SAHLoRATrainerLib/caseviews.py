@@ -35,12 +35,19 @@ def showCase(case: SceneCase | FileCase, name: str) -> None:
     showVolume(volumeNode, center([segmentationNode]))
 
 
-def volumeOf(image: str, name: str) -> Any:
-    """Return the CT of a file: the one in the scene that it was written from or read to, else read it."""
+def volumeInScene(image: str) -> Any:
+    """Return the CT in the scene that a file was written from or read to, or None."""
     for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"):
         if node.GetAttribute(CASE) in (Path(image).parent.name, image):
             return node
-    node = None
+    return None
+
+
+def volumeOf(image: str, name: str) -> Any:
+    """Return the CT of a file; it is read if it is not in the scene."""
+    node = volumeInScene(image)
+    if node is not None:
+        return node
     if Path(image).is_file():
         unique = slicer.mrmlScene.GenerateUniqueName(name)
         node = slicer.modules.volumes.logic().AddArchetypeVolume(image, unique)

@@ -18,7 +18,7 @@ from SAHLoRACoreLib.scene import importSegmentation, volumeInWorld
 from SAHLoRACoreLib.settings import deviceFor
 from SAHLoRACoreLib.showing import showVolume
 from SAHLoRACoreLib.signals import Signal
-from SAHLoRATrainerLib.caseviews import center, volumeOf
+from SAHLoRATrainerLib.caseviews import center, volumeInScene, volumeOf
 from SAHLoRATrainerLib.runs import Run
 
 FEWEST = 6  # patients: with fewer, Wilcoxon's test can't fall below 0.05, however large the difference
@@ -264,6 +264,13 @@ def showOutlines(run: Run, name: str) -> list[Any]:
         made.append(node)
     showVolume(volumeNode, center(made))
     return made
+
+
+def shownName(run: Run, name: str) -> str:
+    """Return what a case is called here: its CT's name if the scene has it, else its name in the run."""
+    case = next((case for case in run.cases if case.name == name), None)
+    node = volumeInScene(case.image) if case is not None else None
+    return node.GetName() if node is not None else name
 
 
 def removeOutlines() -> None:

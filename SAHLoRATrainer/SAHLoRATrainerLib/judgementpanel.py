@@ -11,6 +11,7 @@ from SAHLoRATrainerLib.judgement import (
     JudgedCase,
     Verdict,
     removeOutlines,
+    shownName,
     showOutlines,
     showStrata,
     verdictOf,
@@ -38,7 +39,14 @@ class JudgementPanel:
         ui.showStrataButton.connect("clicked(bool)", self.onShowStrata)
         ui.openEvaluationButton.connect("clicked(bool)", self.onOpenPage)
         ui.judgementTable.connect("itemClicked(QTableWidgetItem*)", self.onCase)
-        titles = [_("Case"), _("mL"), _("Dice base"), _("adapter"), _("mL base"), _("adapter")]
+        titles = [
+            _("Case"),
+            _("mL\nannotated"),
+            _("Dice\nbase"),
+            _("Dice\nadapter"),
+            _("mL\nbase"),
+            _("mL\nadapter"),
+        ]
         ui.judgementTable.setHorizontalHeaderLabels(titles)
         ui.judgementTable.verticalHeader().setVisible(False)
 
@@ -138,7 +146,7 @@ class JudgementPanel:
         cases = verdict.cases if verdict is not None else ()
         ui.judgementTable.setRowCount(len(cases))
         for index, case in enumerate(cases):
-            for column, text in enumerate(_cells(case)):
+            for column, text in enumerate(_cells(case, shownName(self._run, case.name))):
                 ui.judgementTable.setItem(index, column, qt.QTableWidgetItem(text))
         ui.judgementTable.resizeColumnsToContents()
 
@@ -155,7 +163,7 @@ class JudgementPanel:
         return text
 
 
-def _cells(case: JudgedCase) -> tuple[str, ...]:
+def _cells(case: JudgedCase, name: str) -> tuple[str, ...]:
     dice = ["\N{EN DASH}" if value is None else f"{value:.3f}" for value in (case.baseDice, case.adaptedDice)]
     ml = [f"{value:.1f}" for value in (case.annotatedMl, case.baseMl, case.adaptedMl)]
-    return case.name, ml[0], *dice, *ml[1:]
+    return name, ml[0], *dice, *ml[1:]

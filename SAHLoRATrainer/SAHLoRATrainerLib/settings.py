@@ -96,9 +96,10 @@ class TrainSettings:
         return options
 
     def words(self) -> str:
-        """Return method, rank and scope in short."""
+        """Return method and rank in short, and the scope unless it is the usual one."""
         rank = "" if self.method == "standard" else f" {self.rank}"
-        return f"{self.method}{rank}, {self.scope}"
+        scope = "" if self.scope == SCOPES[0] else f", {self.scope}"
+        return f"{self.method}{rank}{scope}"
 
 
 def explanation(method: str) -> str:

@@ -27,6 +27,7 @@ from SAHLoRATrainerLib.runs import (
 
 REDRAW_S = 0.5  # curves are not drawn more often than this
 NAME, ADAPTER, EPOCHS, DICE, STATE = range(5)
+ROW_HEIGHT = 22  # pixels
 
 
 class TrainingPanel:
@@ -59,6 +60,7 @@ class TrainingPanel:
         ui.runsTable.setHorizontalHeaderLabels(titles)
         ui.runsTable.verticalHeader().setVisible(False)
         ui.runsTable.horizontalHeader().setStretchLastSection(True)
+        ui.runsTable.verticalHeader().setDefaultSectionSize(ROW_HEIGHT)
 
     def use(self) -> None:
         """List the runs again, and offer those that are unfinished."""
@@ -256,11 +258,20 @@ class TrainingPanel:
             self._curves = Curves(self._training.run, self._view)
         self._curves.append(self._waiting)
         self._waiting, self._drawnAt = [], time.monotonic()
+        self._showRow(self._training.run)
         best = self._curves.best()
         if best is not None:
             self._ui.bestLabel.text = _(
                 "Best so far: Dice {dice:.3f} of the held-out slices, epoch {epoch}"
             ).format(dice=best[1], epoch=best[0])
+
+    def _showRow(self, run: Run) -> None:
+        """Show how far a run is in its row of the list."""
+        names = [other.folder.name for other in self._runs]
+        if run.folder.name in names:
+            for column in (EPOCHS, DICE):
+                item = self._ui.runsTable.item(names.index(run.folder.name), column)
+                item.setText(_cells(run)[column])
 
     def _showTimeLeft(self, event: dict) -> None:
         stage, seconds = event.get("stage", ""), event.get("eta_s")

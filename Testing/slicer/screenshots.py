@@ -1,8 +1,8 @@
-"""Draw the pictures of the Segmenter's panel that README and extension page show.
+"""Draw the pictures of the panels that README and extension page show.
 
     python Testing/slicer/screenshots.py Resources/Screenshots
 
-The panel runs in the harness (see Docs/harness.md), so its style is Qt's, and a fake child stands
+The panels run in the harness (see Docs/harness.md), so their style is Qt's, and a fake child stands
 in for the command: the numbers mean nothing.
 """
 
@@ -12,6 +12,7 @@ import argparse
 import os
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ def draw(folder: Path, models: Path) -> None:
     """Draw the panel idle, running, done (light and dark) and after an error."""
     from harness.application import MODULES, load_module, show_module, start
     from test_segmenter import Installed
+    from trainer_screenshots import draw_trainer
 
     slicer = start()
     for name in MODULES:
@@ -72,9 +74,11 @@ def draw(folder: Path, models: Path) -> None:
     run(slicer, panel, lambda: panel.ui.applyButton.enabled)
     panel.ui.batchCollapsibleButton.collapsed = False
     save(slicer, panel, folder / "SAHLoRASegmenter-done.png")
-    darken()
+    lighten = darken()
     save(slicer, panel, folder / "SAHLoRASegmenter-dark.png")
     panel.cleanup()
+    lighten()
+    draw_trainer(slicer, folder, models / "runs", save, darken)
 
 
 def make_logic(models: Path) -> Any:
@@ -121,18 +125,19 @@ def save(slicer: Any, panel: Any, path: Path) -> None:
     panel.parent.grab().save(str(path))
 
 
-def darken() -> None:
-    """Give the application dark colors."""
+def darken() -> Callable[[], None]:
+    """Give the application dark colors, and return a function that gives it its own again."""
     from PySide6.QtGui import QColor, QPalette
     from PySide6.QtWidgets import QApplication
 
-    palette = QPalette()
+    before, palette = QApplication.palette(), QPalette()
     for role, color in {**DARK, "WindowText": DARK["Text"], "ButtonText": DARK["Text"]}.items():
         palette.setColor(getattr(QPalette.ColorRole, role), QColor(color))
     disabled = QPalette.ColorGroup.Disabled
     for role in ("WindowText", "ButtonText", "Text"):
         palette.setColor(disabled, getattr(QPalette.ColorRole, role), QColor("#909090"))
     QApplication.setPalette(palette)
+    return lambda: QApplication.setPalette(before)
 
 
 if __name__ == "__main__":
