@@ -143,10 +143,11 @@ def write_segmentation(label: Any, path: Path) -> None:
     sitk.WriteImage(label, str(path))
 
 
-def fail(_args: argparse.Namespace) -> int:
+def fail(args: argparse.Namespace) -> int:
     """End with an error a user can act on."""
+    emit("warning", code="made-up", message=f"{args.ct} looks odd.", hint="")
     emit("error", code="not-ct", message="This is no CT.", hint="Choose a CT.")
-    print("Traceback of a made-up error", file=sys.stderr)
+    print(f"Traceback of a made-up error about {args.ct}", file=sys.stderr)
     return 3
 
 

@@ -179,6 +179,8 @@ class SettingsPanel:
         self.table.setHorizontalHeaderLabels([_("What"), _("Name"), _("Size (MB)"), _("Where")])
         self.table.setEditTriggers(qt.QAbstractItemView.NoEditTriggers)
         self.table.setSelectionBehavior(qt.QAbstractItemView.SelectRows)
+        self.table.setTextElideMode(qt.Qt.ElideMiddle)
+        self.table.setWordWrap(False)
         self.table.verticalHeader().setVisible(False)
         self.table.horizontalHeader().setStretchLastSection(True)
         self.table.toolTip = _("Choose rows to remove.")
@@ -205,7 +207,9 @@ class SettingsPanel:
         self.table.setRowCount(len(self._items))
         for row, item in enumerate(self._items):
             for column, text in enumerate((item.kind, item.name, f"{item.size / MB:.1f}", item.place)):
-                self.table.setItem(row, column, qt.QTableWidgetItem(text))
+                cell = qt.QTableWidgetItem(text)
+                cell.setToolTip(text)
+                self.table.setItem(row, column, cell)
         self.table.resizeColumnsToContents()
         self._onSelection()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ class SegmentationRun:
         self._child = ChildProcess(
             [*command, *arguments, *settings.arguments(), "--progress", "json"], folder
         )
-        self._child.progress.connect(self.progress.emit)
+        self._child.progress.connect(self._tell)
         self._child.finished.connect(self._bringBack)
         self._child.error.connect(self._giveUp)
         try:
@@ -226,6 +227,15 @@ class SegmentationRun:
         self.segmentationNode = self.measurementsNode = None
         self.probabilityNode = self.disagreementNode = None
 
+    def _tell(self, event: Event) -> None:
+        words = {name: self._named(event[name]) for name in ("message", "hint", "text") if name in event}
+        self.progress.emit({**event, **words})
+
     def _giveUp(self, error: ChildError) -> None:
         self.close()
-        self.error.emit(error)
+        message, details = self._named(error.message), self._named(error.details)
+        self.error.emit(replace(error, message=message, details=details))
+
+    def _named(self, text: Any) -> str:
+        """Put the volume's name in the place of its temporary file, which says nothing to the user."""
+        return str(text).replace(str(self._volume.path), f'"{self._volume.node.GetName()}"')

@@ -3,8 +3,8 @@
     python Testing/benchmarks/bench_segmenter.py --output Docs/benchmarks/segmenter.json
 
 Runs in the harness (Docs/harness.md): MRML and segmentations are Slicer's own. What is promised: another
-threshold within 0.3 s for 512 x 512 x 30 and 1.5 s for 300 slices; export and import within 2 s each. Both the
-time by the clock and the main thread's own processor time are told, since other programs slow down the first.
+threshold within 0.3 s for 512 x 512 x 30 and 1.5 s for 300 slices; export and import within 2 s each. Told
+are the time by the clock and the main thread's own processor time: other programs slow down the first.
 """
 
 from __future__ import annotations

@@ -2,8 +2,10 @@
 
     python Testing/slicer/screenshots.py Resources/Screenshots
 
-The panels run in the harness (see Docs/harness.md), so their style is Qt's, and a fake child stands
-in for the command: the numbers mean nothing.
+The panels run in the harness (see Docs/harness.md), so their style is Qt's and not Slicer's. The Segmenter's
+result is real: the command segments a simulated head with the shipped model and adapter. Beside the panel
+stand the CT with the outline, its surface and the chart, drawn from the nodes of the scene as Slicer's views would.
+The Trainer's figures are made up by a fake command.
 """
 
 from __future__ import annotations
@@ -12,20 +14,33 @@ import argparse
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-import harness
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / "Testing" / "slicer"), str(ROOT / "SAHLoRACore")]
+
+import harness  # noqa: E402 - found where this file lies
+import sceneviews  # noqa: E402
 
 WIDTH = 420
+PATIENCE_S = 600
 DARK = {
     "Window": "#323232",
     "Base": "#232323",
+    "AlternateBase": "#2b2b2b",
     "Button": "#454545",
     "Text": "#f0f0f0",
+    "WindowText": "#f0f0f0",
+    "ButtonText": "#f0f0f0",
+    "PlaceholderText": "#a0a0a0",
     "Highlight": "#2a82da",
+    "HighlightedText": "#ffffff",
+    "Light": "#5a5a5a",
+    "Mid": "#2b2b2b",
+    "Dark": "#202020",
 }
 
 
@@ -46,83 +61,136 @@ def main() -> int:
 
 
 def draw(folder: Path, models: Path) -> None:
-    """Draw the panel idle, running, done (light and dark) and after an error."""
-    from harness.application import MODULES, load_module, show_module, start
-    from test_segmenter import Installed
+    """Draw both panels and the settings."""
+    from harness.application import MODULES, load_module, start
     from trainer_screenshots import draw_trainer
 
     slicer = start()
     for name in MODULES:
         load_module(name)
     slicer.util.errorDisplay = lambda *_, **__: None  # what it says stands in the panel, too
-    panel = show_module("SAHLoRASegmenter", logic=make_logic(models), installer=Installed())
-    panel.ui.inputSelector.setCurrentNode(make_ct(slicer))
-    panel.ui.modelSelector.setCurrentIndex(0)
-    panel.ui.advancedCollapsibleButton.collapsed = False
-    panel.ui.keepProbabilityCheckBox.checked = True
-    save(slicer, panel, folder / "SAHLoRASegmenter.png")
-    panel.ui.advancedCollapsibleButton.collapsed = True
-    os.environ["SAHLORA_FAKE"] = "polite"
-    run(slicer, panel, lambda: "Stage" in panel.ui.statusLabel.text)
-    save(slicer, panel, folder / "SAHLoRASegmenter-running.png")
-    panel.ui.cancelButton.click()
-    wait(slicer, lambda: panel.ui.applyButton.enabled)
-    os.environ["SAHLORA_FAKE"] = "error"
-    run(slicer, panel, lambda: panel.ui.applyButton.enabled)
-    save(slicer, panel, folder / "SAHLoRASegmenter-error.png")
-    os.environ["SAHLORA_FAKE"] = "segment"
-    run(slicer, panel, lambda: panel.ui.applyButton.enabled)
-    panel.ui.batchCollapsibleButton.collapsed = False
-    save(slicer, panel, folder / "SAHLoRASegmenter-done.png")
-    lighten = darken()
-    save(slicer, panel, folder / "SAHLoRASegmenter-dark.png")
-    panel.cleanup()
-    lighten()
+    draw_segmenter(slicer, folder)
+    save_both(slicer, settings_page(), folder / "SAHLoRA-settings")
     draw_trainer(slicer, folder, models / "runs", save, darken)
 
 
-def make_logic(models: Path) -> Any:
-    """Return a logic with the fake command, and put a made-up model into the user's folder."""
+def draw_segmenter(slicer: Any, folder: Path) -> None:
+    """Draw the panel idle, running, done and after an error, each light and dark."""
+    from harness.application import show_module
     from SAHLoRASegmenter import SAHLoRASegmenterLogic
-    from test_models import write_model
+    from test_segmenter import Installed
 
-    from SAHLoRACoreLib import fakechild
+    panel = show_module("SAHLoRASegmenter", logic=SAHLoRASegmenterLogic(), installer=Installed())
+    ui = panel.ui
+    ui.inputSelector.setCurrentNode(add_head(slicer))
+    ui.adapterSelector.setCurrentIndex(1)
+    ui.advancedCollapsibleButton.collapsed = False
+    ui.deviceSelector.setCurrentIndex(ui.deviceSelector.findText("cpu"))
+    ui.findDevicesButton.click()
+    wait(slicer, lambda: ui.findDevicesButton.enabled)
+    for box in (ui.flipCheckBox, ui.keepProbabilityCheckBox, ui.keepDisagreementCheckBox):
+        box.checked = True
+    ui.resultCollapsibleButton.collapsed = True
+    save_both(slicer, panel.parent, folder / "SAHLoRASegmenter")
+    ui.advancedCollapsibleButton.collapsed = True
 
-    write_model(models / "example.safetensors", title="Example model")
-    return SAHLoRASegmenterLogic([sys.executable, fakechild.__file__])
+    ui.applyButton.click()
+    wait(slicer, lambda: "axial" in ui.statusLabel.text and 300 < ui.progressBar.value < 1000)
+    save_both(slicer, panel.parent, folder / "SAHLoRASegmenter-running")
+    wait(slicer, lambda: ui.applyButton.enabled)
+
+    ui.resultCollapsibleButton.collapsed = False
+    ui.show3DButton.click()
+    views = sceneviews.views(slicer, panel.logic.getParameterNode().result)
+    save_both(slicer, panel.parent, folder / "SAHLoRASegmenter-done", views)
+    ui.resultCollapsibleButton.collapsed = True
+
+    ui.inputSelector.setCurrentNode(add_mr(slicer))
+    ui.applyButton.click()
+    wait(slicer, lambda: ui.applyButton.enabled)
+    ui.logCollapsibleButton.collapsed = False
+    save_both(slicer, panel.parent, folder / "SAHLoRASegmenter-error")
+    panel.cleanup()
 
 
-def make_ct(slicer: Any) -> Any:
-    """Add a CT of 30 HU with blood in two slices."""
+def settings_page() -> Any:
+    """Return the page of the Application Settings, with an adapter in the user's folder."""
+    import shutil
+
+    import ctk
+
+    from SAHLoRACoreLib.models import SHIPPED_FOLDER
+    from SAHLoRACoreLib.settings import modelsFolder
+    from SAHLoRACoreLib.settingspanel import SettingsPanel
+
+    shutil.copy(SHIPPED_FOLDER / "sah-phantom.safetensors", modelsFolder() / "our-scanner.safetensors")
+    page = ctk.ctkSettingsPanel()
+    panel = SettingsPanel(page)
+    panel.fill()
+    PAGES.append(panel)
+    return page
+
+
+PAGES: list[Any] = []  # Qt keeps the widgets, Python must keep what answers them
+
+
+def add_head(slicer: Any) -> Any:
+    """Simulate a head with 30 mL of subarachnoid blood and add its CT to the scene."""
     import numpy as np
 
-    hu = np.full((8, 40, 40), 30, dtype=np.int16)
-    hu[3:5, 10:24, 8:30] = 70
-    return slicer.util.addVolumeFromArray(hu, ijkToRAS=np.diag([-1.0, -1.0, 5.0, 1.0]), name="Head CT 5 mm")
+    from sahlora.simulation import HeadPhantom, simulate_head
+
+    head = simulate_head(HeadPhantom(seed=1, sah_volume_ml=30))
+    z, y, x = head.settings.spacing
+    grid = np.diag([-x, -y, z, 1.0])
+    grid[:3, 3] = np.multiply(head.hu.shape[::-1], (x, y, -z)) / 2
+    return slicer.util.addVolumeFromArray(head.hu, ijkToRAS=grid, name="Simulated head CT")
 
 
-def run(slicer: Any, panel: Any, until: Any) -> None:
-    """Click on Segment and wait."""
-    panel.ui.applyButton.click()
-    wait(slicer, until)
+def add_mr(slicer: Any) -> Any:
+    """Add a volume whose values can't be HU."""
+    import numpy as np
+
+    values = np.random.default_rng(0).integers(0, 4000, (20, 64, 64), dtype=np.int16)
+    return slicer.util.addVolumeFromArray(values, ijkToRAS=np.diag([-1.0, -1.0, 5.0, 1.0]), name="Head MR")
 
 
-def wait(slicer: Any, until: Any) -> None:
+def wait(slicer: Any, until: Callable[[], bool]) -> None:
     """Process events until something holds."""
+    started = time.monotonic()
     while not until():
+        if time.monotonic() - started > PATIENCE_S:
+            raise TimeoutError("waited in vain")
         slicer.app.processEvents()
+        time.sleep(0.01)
 
 
 def save(slicer: Any, panel: Any, path: Path) -> None:
-    """Save a picture of the panel, as high as it needs to be."""
+    """Save a picture of a panel as it is."""
+    picture(slicer, panel.parent).save(str(path))
+
+
+def save_both(slicer: Any, widget: Any, stem: Path, views: Any = None) -> None:
+    """Save pictures of a widget, with views beside it, in light and in dark colors."""
+    for ending in ("", "-dark"):
+        lighten = darken() if ending else lambda: None
+        drawn = picture(slicer, widget)
+        if views is not None:
+            drawn = sceneviews.beside(drawn, views)
+        drawn.save(str(stem.with_name(f"{stem.name}{ending}.png")))
+        lighten()
+
+
+def picture(slicer: Any, widget: Any) -> Any:
+    """Return a picture of a widget as high as it needs to be."""
     from PySide6.QtWidgets import QWidget
 
-    panel.parent.show()
+    widget.show()
     slicer.app.processEvents()
-    panel.parent.resize(WIDTH, QWidget.sizeHint(panel.parent).height() + 60)  # room for wrapped lines
+    widget.resize(WIDTH, QWidget.sizeHint(widget).height() + 60)  # room for wrapped lines
     for _repaint in range(3):
         slicer.app.processEvents()
-    panel.parent.grab().save(str(path))
+    return widget.grab()
 
 
 def darken() -> Callable[[], None]:
@@ -131,11 +199,10 @@ def darken() -> Callable[[], None]:
     from PySide6.QtWidgets import QApplication
 
     before, palette = QApplication.palette(), QPalette()
-    for role, color in {**DARK, "WindowText": DARK["Text"], "ButtonText": DARK["Text"]}.items():
+    for role, color in DARK.items():
         palette.setColor(getattr(QPalette.ColorRole, role), QColor(color))
-    disabled = QPalette.ColorGroup.Disabled
     for role in ("WindowText", "ButtonText", "Text"):
-        palette.setColor(disabled, getattr(QPalette.ColorRole, role), QColor("#909090"))
+        palette.setColor(QPalette.ColorGroup.Disabled, getattr(QPalette.ColorRole, role), QColor("#8a8a8a"))
     QApplication.setPalette(palette)
     return lambda: QApplication.setPalette(before)
 

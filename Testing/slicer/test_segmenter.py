@@ -400,7 +400,10 @@ def test_error_of_the_command_is_shown_with_its_hint(slicer, open_panel, ct, mon
     wait_for(slicer, lambda: panel.ui.applyButton.enabled)
 
     assert panel.ui.statusLabel.text == "This is no CT. Choose a CT."
-    assert "made-up error" in panel.ui.logText.plainText
+    log = panel.ui.logText.plainText
+    assert '"CT" looks odd.' in log
+    assert 'made-up error about "CT"' in log
+    assert slicer.app.temporaryPath not in log
 
 
 def test_segment_button_says_what_is_missing(slicer, open_panel):
