@@ -9,7 +9,7 @@ from slicer.i18n import tr as _
 
 from SAHLoRACoreLib.childprocess import ChildError, commandPrefix
 from SAHLoRACoreLib.devices import DeviceSearch, rememberedDevices
-from SAHLoRACoreLib.settings import DEVICES, modelsFolder, settingKey
+from SAHLoRACoreLib.settings import DEVICES, dataFolder, modelsFolder, settingKey
 from SAHLoRACoreLib.storage import StoredItem, storedItems
 
 MOST_THREADS = 1024
@@ -86,6 +86,12 @@ class SettingsPanel:
         self.threadsSpinBox.toolTip = _("How much of the processor a computation may take.")
         form.addRow(_("Processor:"), self.threadsSpinBox)
         self._register("threads", self.threadsSpinBox, "value", "valueChanged(int)")
+        self.dataEdit = self._folderRow(
+            form,
+            "dataFolder",
+            _("Training folder:"),
+            _("Where SAHLoRA Trainer keeps its runs. Empty: {folder}").format(folder=dataFolder()),
+        )
         self.temporaryEdit = self._folderRow(
             form,
             "temporaryFolder",
@@ -169,8 +175,8 @@ class SettingsPanel:
         layout = qt.QVBoxLayout(group)
         note = qt.QLabel(
             _(
-                "Models and adapters you added, packages SAHLoRA installed, and what a killed Slicer left"
-                " behind. The sample head is made anew each time and not kept."
+                "Models and adapters you added, packages SAHLoRA installed, training runs, and what a killed"
+                " Slicer left behind. The sample head is made anew each time and not kept."
             )
         )
         note.wordWrap = True

@@ -1,4 +1,4 @@
-"""Everything that SAHLoRA keeps on this computer: models, adapters, packages and temporary folders."""
+"""Everything that SAHLoRA keeps on this computer: models, packages, trainings and temporary folders."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from slicer.i18n import tr as _
 
 from SAHLoRACoreLib.childprocess import abandonedFolders
 from SAHLoRACoreLib.models import installedModels, removeModel
-from SAHLoRACoreLib.settings import settingKey
+from SAHLoRACoreLib.settings import dataFolder, settingKey
 
 INSTALLED_PACKAGES = settingKey("installedPackages")
 
@@ -45,7 +45,7 @@ class StoredItem:
 
 def storedItems() -> list[StoredItem]:
     """Return all there is now. What came with the extension is not listed: it goes with the extension."""
-    return [*_models(), *_packages(), *_folders()]
+    return [*_models(), *_packages(), *_trainings(), *_leftBehind()]
 
 
 def notePackages(names: list[str]) -> None:
@@ -106,11 +106,22 @@ def _uninstaller(name: str) -> Callable[[], None]:
     return uninstall
 
 
-def _folders() -> list[StoredItem]:
+def _trainings() -> list[StoredItem]:
+    kinds = {"runs": _("Training run"), "comparisons": _("Comparison"), "cases": _("Exported case")}
     return [
-        StoredItem(_("Left behind"), folder.name, _sizeOf(folder), str(folder), _deleter(folder))
-        for folder in abandonedFolders()
+        _folder(title, folder)
+        for name, title in kinds.items()
+        for folder in sorted((dataFolder() / name).glob("*"))
+        if folder.is_dir()
     ]
+
+
+def _leftBehind() -> list[StoredItem]:
+    return [_folder(_("Left behind"), folder) for folder in abandonedFolders()]
+
+
+def _folder(kind: str, folder: Path) -> StoredItem:
+    return StoredItem(kind, folder.name, _sizeOf(folder), str(folder), _deleter(folder))
 
 
 def _deleter(folder: Path) -> Callable[[], None]:

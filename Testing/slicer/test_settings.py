@@ -190,6 +190,10 @@ def stored(slicer, page, tmp_path):
     left = Path(slicer.app.temporaryPath) / f"SAHLoRA-{dead_process()}-abc"
     left.mkdir()
     (left / "ct.nrrd").write_bytes(b"x" * 3_000_000)
+    run = tmp_path / "training" / "runs" / "run-first"
+    run.mkdir(parents=True)
+    (run / "checkpoint").write_bytes(b"x" * 1_000_000)
+    page.dataEdit.text = str(tmp_path / "training")
     return left
 
 
@@ -210,7 +214,11 @@ def rows(page):
 def test_all_that_is_stored_is_listed_and_what_came_with_the_extension_is_not(page, stored):
     page.fill()
 
-    assert rows(page) == [["Model", "Our site", "0.0"], ["Left behind", stored.name, "3.0"]]
+    assert rows(page) == [
+        ["Model", "Our site", "0.0"],
+        ["Training run", "run-first", "1.0"],
+        ["Left behind", stored.name, "3.0"],
+    ]
 
 
 def test_chosen_rows_are_removed_after_a_question(slicer, page, stored, tmp_path, monkeypatch):
