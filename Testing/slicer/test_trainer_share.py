@@ -209,3 +209,13 @@ def test_words_are_options_of_the_command(slicer):
 
     assert {word: getattr(args, word) for word in WORDS} == WORDS
     assert (args.adapter, args.name) == ("a.safetensors", "site")
+
+
+def test_sections_fit_a_panel_of_400_pixels(panel, finished_run):
+    finished_run("A run with a name that is far too long to be shown as a whole in any panel")
+    panel.enter()
+    margins = 44  # of the panel around a section
+    for name in ("shareSection", "suggestSection", "crossvalSection"):
+        section = getattr(panel.ui, name)
+        section.collapsed = False
+        assert section.minimumSizeHint.width() <= 400 - margins
