@@ -485,12 +485,12 @@ def test_tables_hold_every_case_of_every_configuration(study: Path) -> None:
         mine = [row for row in rows if row["method"] == one["method"]]
         dice = [float(row["dice"]) for row in mine]
         row = summary[one["method"]]
-        assert float(row["dice mean"]) == pytest.approx(np.mean(dice), rel=1e-5)
-        assert float(row["dice sd"]) == pytest.approx(np.std(dice, ddof=1), rel=1e-5, abs=1e-9)
-        assert row["dice n"] == "5"
+        assert float(row["dice_mean"]) == pytest.approx(np.mean(dice), rel=1e-5)
+        assert float(row["dice_sd"]) == pytest.approx(np.std(dice, ddof=1), rel=1e-5, abs=1e-9)
+        assert row["dice_n"] == "5"
         assert one["strata"]["all"]["measures"]["dice"]["n"] == 5
         assert (one["against_none"] is None) == (one["method"] == "none")
-    assert summary["cp-lora"]["against standard: n patients"] == "4"
+    assert summary["cp-lora"]["against_standard_n_patients"] == "4"
 
 
 def test_the_page_says_n_everywhere_and_loads_nothing(study: Path) -> None:

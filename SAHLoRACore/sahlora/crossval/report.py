@@ -125,19 +125,19 @@ def _summary_row(one: Comparison) -> dict[str, Any]:
         row |= _columns(name, summarize([case_values(result)[name] for result in results]))
     for stratum in STRATA:
         if stratum != NOTHING:
-            row |= _columns(f"dice {stratum}", summarize(_dice_in(results, stratum)))
+            row |= _columns(f"dice_{stratum.replace(' ', '_')}", summarize(_dice_in(results, stratum)))
     row |= _columns("volume_error_ml", summarize([result.volume_error_ml for result in results]))
     for name, test in (("none", one.against_none), ("standard", one.against_standard)):
         row |= {
-            f"against {name}: mean difference": test.mean_difference if test else None,
-            f"against {name}: p": test.p_value if test else None,
-            f"against {name}: n patients": test.n if test else None,
+            f"against_{name}_mean_difference": test.mean_difference if test else None,
+            f"against_{name}_p": test.p_value if test else None,
+            f"against_{name}_n_patients": test.n if test else None,
         }
     return row
 
 
 def _columns(name: str, summary: Summary) -> dict[str, Any]:
-    return {f"{name} mean": summary.mean, f"{name} sd": summary.sd, f"{name} n": summary.n}
+    return {f"{name}_mean": summary.mean, f"{name}_sd": summary.sd, f"{name}_n": summary.n}
 
 
 def _dice_in(results: Sequence[CaseResult], stratum: str) -> list[float]:
@@ -305,8 +305,9 @@ def _volumes(found: Sequence[Comparison]) -> str:
             (
                 str(one.outcome.configuration),
                 mean_and_n(error),
-                f"{number(volumes.bias, 2)} ({number(volumes.lower, 2)} to {number(volumes.upper, 2)})",
-                number(volumes.icc_2_1),
+                f"{number(volumes.bias, 2)} ({number(volumes.lower, 2)} to {number(volumes.upper, 2)}; "
+                f"n = {volumes.n})",
+                f"{number(volumes.icc_2_1)} (n = {volumes.n})",
                 mean_and_n(cohort.measures["hd95_mm"]),
             )
         )
