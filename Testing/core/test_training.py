@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from safetensors import safe_open
 
 from conftest import simple_head
 from sahlora.card import INTRACRANIAL_HEMORRHAGE, Description, NetworkSpec, Preprocessing, Target
@@ -16,6 +17,7 @@ from sahlora.cases import read_manifest
 from sahlora.errors import InputError, SAHLoRAError, UsageError
 from sahlora.inference import InferenceSettings, predict
 from sahlora.model import load_model
+from sahlora.progress import Event, Progress
 from sahlora.training.augmentation import augmentation
 from sahlora.training.held_out import Cohort
 from sahlora.training.losses import UNKNOWN, bce_dice_loss, soft_dice_loss
@@ -284,6 +286,19 @@ def test_a_run_of_other_settings_is_not_continued(manifest: Path, tmp_path: Path
     with pytest.raises(InputError) as error:
         pretrain(cases, replace(PLAN, settings=replace(PLAN.settings, epochs=3)), path, tmp_path / "run", CPU)
     assert error.value.code == "other-run"
+
+
+def test_a_run_killed_after_its_first_step_has_that_step(manifest: Path, tmp_path: Path) -> None:
+    def kill(event: Event) -> None:
+        if event["event"] == "progress" and event["stage"].startswith("training"):
+            raise KeyboardInterrupt
+
+    cases, run = Cohort(tuple(read_manifest(manifest))), tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(cases, PLAN, tmp_path / "m.safetensors", run, CPU, Progress(kill))
+    with safe_open(next(run.rglob("state.safetensors")), framework="pt") as file:
+        state = json.loads(file.metadata()["state"])
+    assert (state["epoch"], state["batch"]) == (0, 1)
 
 
 def test_a_loss_that_is_no_number_stops_the_run(manifest: Path, tmp_path: Path) -> None:

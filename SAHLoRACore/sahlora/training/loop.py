@@ -29,7 +29,8 @@ from sahlora.training.prefetch import prefetched
 from sahlora.training.settings import TrainingSettings
 from sahlora.training.slices import SliceBatches
 
-SAVE_EVERY_S = 60.0
+SAVING_SHARE = 0.02
+"""Of the time of training, spent on saving states, so that a kill costs little more than the present step."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def train(
     stage: str = "training",
     belongs_to: Mapping[str, Any] | None = None,
     processes: Processes = ALONE,
-    save_every_s: float = SAVE_EVERY_S,
+    save_every_s: float | None = None,
 ) -> TrainingState:
     """Train the parameters that require gradients, continuing from the state in `run` if there is one.
 
@@ -99,6 +100,8 @@ def train(
     processes : Processes
         Who trains together, each with its share of every batch; `run` lies where all can read it, and the
         first writes.
+    save_every_s : float, optional
+        Seconds between two states; None saves as often as costs a fiftieth of the time.
 
     Raises
     ------
@@ -119,17 +122,20 @@ def train(
         _write_metrics(run, state)  # a kill may have come between state and metrics
     steps, share = settings.epochs * len(batches), processes.share(settings.batch_size)
     progress.stage(stage, done=(state.epoch * len(batches) + state.batch) / steps)
+    saved, pause = time.monotonic(), save_every_s or 0.0
     try:
         while not state.is_done(settings):
-            saved = time.monotonic()
             with closing(prefetched(batches.epoch(state.epoch, state.batch, share))) as ahead:
                 for image, label in ahead:
                     step = state.epoch * len(batches) + state.batch
                     loss = learner.step(image, label, step, settings.learning_rate_at(step, steps))
                     state = replace(state, batch=state.batch + 1, epoch_loss=state.epoch_loss + loss)
-                    if time.monotonic() - saved >= save_every_s:
+                    if time.monotonic() - saved >= pause:
+                        begun = time.monotonic()
                         save_state(run, learner, identity, state, processes)
                         saved = time.monotonic()
+                        if save_every_s is None:
+                            pause = (saved - begun) / SAVING_SHARE
                     progress.update((step + 1) / steps)
             state = _end_epoch(learner, state, len(batches), settings, progress, evaluate, processes)
             save_state(run, learner, identity, state, processes)
@@ -215,7 +221,8 @@ def save_state(
     metadata = {"settings": json.dumps(identity), "state": json.dumps(vars(state))}
     with replacing(run / "state.safetensors") as path:
         path.write_bytes(safetensors.torch.save(tensors, metadata))
-    _write_metrics(run, state)
+    if state.batch == 0:  # an epoch has ended
+        _write_metrics(run, state)
 
 
 def _write_metrics(run: Path, state: TrainingState) -> None:
