@@ -89,7 +89,7 @@ def segment(args: argparse.Namespace) -> int:
     if args.page:
         args.page.write_text("<p>A made-up report</p>", encoding="utf-8")
     emit("warning", code="made-up", message="This result is made up.", hint="")
-    emit("result", volume_ml=measured["volume_ml"], segment=SEGMENT["Name"], seconds=0.1)
+    emit("result", volume_ml=measured["volume_ml"], segment=SEGMENT["Name"], seconds=0.1, device="made up")
     return 0
 
 
