@@ -9,9 +9,9 @@ from pathlib import Path
 from sahlora.cases import read_list
 from sahlora.dicom import is_dicom
 from sahlora.errors import InputError
+from sahlora.labels import SEGMENTATION_FORMAT
+from sahlora.volume import FILE_FORMATS, file_format
 
-VOLUME_ENDINGS = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
-SEGMENTATION_ENDING = ".seg.nrrd"
 UNFIT = re.compile(r'^\.+|[\\/:*?"<>|\x00-\x1f]+')
 """What can't be in a file's name on every system."""
 
@@ -44,7 +44,7 @@ def list_scans(path: Path) -> dict[str, Path]:
         raise InputError(
             "no-scan",
             f"There is no scan in {path}.",
-            f"Scans are files ({', '.join(VOLUME_ENDINGS)}) and folders of DICOM files.",
+            f"Scans are files ({', '.join(FILE_FORMATS)}) and folders of DICOM files.",
         )
     return scans
 
@@ -77,4 +77,4 @@ def _free(name: str, taken: dict[str, Path]) -> str:
 
 
 def _is_volume(name: str) -> bool:
-    return name.lower().endswith(VOLUME_ENDINGS) and not name.lower().endswith(SEGMENTATION_ENDING)
+    return file_format(Path(name)) is not None and not name.lower().endswith(SEGMENTATION_FORMAT)
