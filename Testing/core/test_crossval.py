@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import torch
 
 from conftest import events, random_card, random_network, simple_head, start_sahlora
 from sahlora.adapter_files import merged_model, read_adapter
+from sahlora.card import Preprocessing
 from sahlora.cases import Case, read_manifest
 from sahlora.cli import main
 from sahlora.crossval.claims import Claim, Evidence, examine, examine_controls, judge
@@ -37,6 +39,7 @@ from sahlora.model import load_model, save_model
 from sahlora.progress import Event, Progress
 from sahlora.training.settings import TrainingSettings
 from sahlora.training.shuffled import shuffle_labels
+from sahlora.training.slices import PreparedCase, prepare_cases
 
 CPU = torch.device("cpu")
 SPACING = (4.0, 2.0, 2.0)
@@ -304,6 +307,21 @@ def test_progress_counts_all_jobs(folder: Path, tmp_path: Path) -> None:
     ).keys()
     assert [event["jobs_done"] for event in metrics if "state" in event] == [1, 2, 3]
     assert not any(event.get("code") == "unchecked" for event in seen)
+
+
+def test_jobs_may_prepare_the_same_cases_at_the_same_time(folder: Path, tmp_path: Path) -> None:
+    cases = read_manifest(folder / "cases.csv")
+
+    def prepare(cache: Path) -> list[PreparedCase]:
+        return prepare_cases(cases, Preprocessing(spacing=2.0), "axial", cache)
+
+    with ThreadPoolExecutor(4) as together:
+        found = list(together.map(prepare, [tmp_path / "shared"] * 4))
+    for one, other in zip(prepare(tmp_path / "alone"), found[0], strict=True):
+        assert (one.with_blood, one.without_blood) == (other.with_blood, other.without_blood)
+        assert np.array_equal(one.image(), other.image())
+        assert np.array_equal(one.label(), other.label())
+    assert all(one == found[0] for one in found)
 
 
 # -------------------------------------------------------------------------------------------- processes
