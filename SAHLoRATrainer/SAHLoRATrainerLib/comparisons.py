@@ -298,7 +298,11 @@ class CrossValidation:
         self._child.progress.connect(self.progress.emit)
         self._child.finished.connect(self._onFinished)
         self._child.error.connect(self._fail)
-        self._child.start()
+        try:
+            self._child.start()
+        except OSError:
+            self.close()
+            raise
 
     def _onFinished(self, _result: Event) -> None:
         self.close()

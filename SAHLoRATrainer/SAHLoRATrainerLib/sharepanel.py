@@ -154,7 +154,11 @@ class SharePanel:
             child.finished.connect(self._onInstalled)
             child.error.connect(self._onError)
             self._child = child
-            child.start()
+            try:
+                child.start()
+            except OSError:
+                self.close()
+                raise
             self.ui.shareStatusLabel.text = _("Checking the file...")
             self._panel.occupy(_("An adapter is being checked."))
 

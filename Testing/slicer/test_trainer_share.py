@@ -160,6 +160,20 @@ def test_damaged_file_is_refused_with_the_reason(slicer, panel, folder, models, 
     assert panel.parts.share.ui.importAdapterButton.enabled
 
 
+def test_command_that_can_not_be_started_leaves_the_panel_free_and_no_folder(slicer, panel, models):  # noqa: F811
+    from pathlib import Path
+
+    def left():
+        return list(Path(slicer.app.temporaryPath).glob("SAHLoRA-*"))
+
+    before = left()
+    panel.logic.command = ["no-such-python"]
+    with pytest.raises(OSError, match="no-such-python"):
+        panel.parts.share.importFile(models / "fold-1.safetensors")
+
+    assert (left(), panel.occupation) == (before, "")
+
+
 def test_all_that_is_in_the_file_can_be_read(panel, folder, models):  # noqa: F811
     path = folder / "fold-1.safetensors"
     shutil.copy(models / path.name, path)
