@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -320,3 +321,20 @@ def test_training_from_a_script_waits_and_gives_the_adapter(slicer, logic, cases
     assert training.result["better"] is True
     with pytest.raises(ValueError, match="at least one that is held out"):
         logic.train(cases[:1], settings)
+
+
+def test_example_for_scripts_runs_as_it_stands(slicer, logic, capsys, monkeypatch):
+    from SAHLoRACoreLib import childprocess
+
+    page = (Path(__file__).resolve().parents[2] / "Docs" / "trainer.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    for seed, name in enumerate("AB"):
+        volume, segmentation, _ = add_head(slicer, seed)
+        volume.SetName(f"CT {name}")
+        segmentation.SetName(f"Outline {name}")
+    monkeypatch.setattr(childprocess, "commandPrefix", lambda: logic.command)
+    exec(example, {"slicer": slicer})
+    told = capsys.readouterr().out
+
+    assert "adapter.safetensors A made-up gain." in told
+    assert "better on 1 of 1 held-out cases" in told
