@@ -214,6 +214,33 @@ def test_button_says_what_is_missing(slicer, panel, tmp_path):
     assert part.ui.suggestModelName.text == "hemorrhage-base"
 
 
+@pytest.mark.parametrize("is_dicom", [True, False])
+def test_scene_holds_the_voxels_of_a_scan_whose_file_goes_with_the_ranking(slicer, tmp_path, is_dicom):
+    from SAHLoRATrainerLib.suggest import Suggestion, openSuggestion
+
+    from SAHLoRACoreLib.fakechild import write_segmentation
+
+    path, outline = write_scan(tmp_path / "ct.nrrd", 1), tmp_path / "ct.seg.nrrd"
+    write_segmentation(sitk.ReadImage(str(path)) > 500, outline)
+    image = str(tmp_path / "dicom" if is_dicom else path)
+    opened = openSuggestion(Suggestion(1, "a", 0.5, 1.0, 3, "", image, str(outline), str(path)))
+    voxels = slicer.util.arrayFromVolume(opened.volumeNode)
+    mask = slicer.util.arrayFromSegmentBinaryLabelmap(
+        opened.segmentationNode, opened.segmentID, opened.volumeNode
+    )
+
+    assert (opened.volumeNode.GetStorageNode() is None) == is_dicom  # else a saved scene would point to it
+    np.testing.assert_array_equal(mask > 0, voxels > 500)
+
+
+def test_scan_that_could_not_be_ranked_is_not_opened(slicer):
+    from SAHLoRATrainerLib.suggest import Suggestion, openSuggestion
+
+    with pytest.raises(ValueError, match="can't be read"):
+        openSuggestion(Suggestion(None, "a", None, None, None, "It can't be read.", "a.nrrd", "", ""))
+    assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode") == 0
+
+
 @pytest.mark.parametrize("flip", [1.0, -1.0])
 def test_slices_are_counted_from_below_however_the_scan_is_stored(slicer, flip):
     from SAHLoRATrainerLib.suggest import OpenedScan
