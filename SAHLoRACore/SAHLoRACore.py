@@ -45,6 +45,7 @@ class SAHLoRACoreTest(ScriptedLoadableModuleTest):
 
     def runTest(self) -> None:
         self.test_package_lies_beside_the_module_and_can_be_run_by_its_path()
+        self.test_child_says_what_it_does_and_leaves_no_folder()
 
     def test_package_lies_beside_the_module_and_can_be_run_by_its_path(self) -> None:
         from pathlib import Path
@@ -52,3 +53,18 @@ class SAHLoRACoreTest(ScriptedLoadableModuleTest):
         from SAHLoRACoreLib.childprocess import commandPrefix
 
         self.assertTrue((Path(commandPrefix()[-1]) / "__main__.py").is_file())
+
+    def test_child_says_what_it_does_and_leaves_no_folder(self) -> None:
+        from SAHLoRACoreLib import fakechild
+        from SAHLoRACoreLib.childprocess import ChildProcess, pythonExecutable
+
+        child = ChildProcess([pythonExecutable(), fakechild.__file__, "devices"])
+        events: list = []
+        child.progress.connect(events.append)
+        child.start()
+        result = child.wait()
+        child.close()
+
+        self.assertEqual(events[0]["event"], "stage")
+        self.assertEqual(result["devices"][-1]["name"], "cpu")
+        self.assertFalse(child.folder.exists())

@@ -341,7 +341,7 @@ class SAHLoRASegmenterWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.resultLabel.text = self._summary(run)
         self._log(self.ui.resultLabel.text)
         self._parameters.result = run.segmentationNode
-        self._resultPanel.onShowSlices()
+        self._resultPanel.showAll()
 
     def onError(self, error: Any) -> None:
         self._endRun()
@@ -407,10 +407,15 @@ class SAHLoRASegmenterTest(ScriptedLoadableModuleTest):
         self.volumeNode = slicer.util.addVolumeFromArray(hu, ijkToRAS=spacing, name="CT")
 
     def runTest(self) -> None:
-        self.setUp()
-        self.test_segmentation_and_measurements_come_to_the_scene()
-        self.setUp()
-        self.test_volume_of_the_outlined_voxels_is_measured()
+        for test in (
+            self.test_segmentation_and_measurements_come_to_the_scene,
+            self.test_volume_of_the_outlined_voxels_is_measured,
+            self.test_chosen_segmentation_gets_one_more_segment,
+            self.test_another_threshold_needs_no_other_run,
+            self.test_cancelled_run_leaves_the_scene_as_it_was,
+        ):
+            self.setUp()
+            test()
 
     def test_segmentation_and_measurements_come_to_the_scene(self) -> None:
         run = self.logic.segment(self.volumeNode, waitForCompletion=True)
@@ -424,3 +429,36 @@ class SAHLoRASegmenterTest(ScriptedLoadableModuleTest):
         run = self.logic.segment(self.volumeNode, waitForCompletion=True)
 
         self.assertAlmostEqual(run.result["volume_ml"], 2 * 10 * 10 * 5.0 / 1000)
+
+    def test_chosen_segmentation_gets_one_more_segment(self) -> None:
+        first = self.logic.segment(self.volumeNode, waitForCompletion=True)
+        second = self.logic.segment(self.volumeNode, None, first.segmentationNode, waitForCompletion=True)
+
+        self.assertIs(second.segmentationNode, first.segmentationNode)
+        self.assertEqual(first.segmentationNode.GetSegmentation().GetNumberOfSegments(), 2)
+
+    def test_another_threshold_needs_no_other_run(self) -> None:
+        from SAHLoRASegmenterLib.settings import SegmentSettings
+        from SAHLoRASegmenterLib.threshold import LiveThreshold
+
+        settings = SegmentSettings(keepProbability=True)
+        result = self.logic.segment(self.volumeNode, settings, waitForCompletion=True).segmentedResult
+        LiveThreshold(result).finish(0.9)
+
+        self.assertEqual(result.threshold, 0.9)
+        self.assertEqual(result.measurementsNode.GetCellText(0, 1), "0.00")
+
+    def test_cancelled_run_leaves_the_scene_as_it_was(self) -> None:
+        import os
+        from unittest.mock import patch
+
+        from SAHLoRACoreLib.childprocess import ChildFailedError
+
+        before = slicer.mrmlScene.GetNumberOfNodes()
+        with patch.dict(os.environ, {"SAHLORA_FAKE": "polite"}):
+            run = self.logic.segment(self.volumeNode)
+        run.cancel()
+
+        with self.assertRaises(ChildFailedError):
+            run.wait()
+        self.assertEqual(slicer.mrmlScene.GetNumberOfNodes(), before)

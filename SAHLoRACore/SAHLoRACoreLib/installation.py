@@ -197,9 +197,10 @@ class PackageInstaller:
             )
         for name, reason in findings.broken.items():
             raise InstallationError(
-                _("{name} is installed but doesn't work: {reason}. Restart Slicer and choose Repair.").format(
-                    name=name, reason=reason
-                )
+                _(
+                    "{name} is installed but doesn't work: {reason}. Restart Slicer, then choose"
+                    " Check and repair in the Application Settings, page SAHLoRA."
+                ).format(name=name, reason=reason)
             )
 
 

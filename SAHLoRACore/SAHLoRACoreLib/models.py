@@ -137,7 +137,7 @@ def cardText(model: InstalledModel) -> str:
         (_("Created"), str(words.get("created", ""))),
         (_("Data"), "; ".join(map(str, words.get("data", ())))),
         (_("Limits"), "; ".join(map(str, words.get("limits", ())))),
-        (_("Training"), json.dumps(model.card.get("training") or "", ensure_ascii=False).strip('"')),
+        (_("Training"), _inWords(model.card.get("training") or "")),
         (_("File"), str(model.path)),
     ]
     return "\n".join(f"{name}: {value}" for name, value in facts if value)
@@ -172,6 +172,19 @@ def _sha256(path: Path, _changed: int) -> str:
             stream.seek(tensor.start)
             digest.update(stream.read(tensor.bytes))
     return digest.hexdigest()
+
+
+def _inWords(value: Any) -> str:
+    """Write what a training record says without braces: names with their values, nested ones in parentheses."""
+    if isinstance(value, dict):
+        parts = []
+        for name, inner in value.items():
+            text = _inWords(inner)
+            parts.append(f"{name.replace('_', ' ')} {f'({text})' if isinstance(inner, dict) else text}")
+        return ", ".join(parts)
+    if isinstance(value, list):
+        return " × ".join(map(_inWords, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _adapterText(config: dict[str, Any]) -> str:

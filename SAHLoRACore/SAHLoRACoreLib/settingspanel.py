@@ -9,6 +9,7 @@ from slicer.i18n import tr as _
 
 from SAHLoRACoreLib.childprocess import ChildError, commandPrefix
 from SAHLoRACoreLib.devices import DeviceSearch, rememberedDevices
+from SAHLoRACoreLib.installation import Installer, PackageInstaller, ensureInstalled
 from SAHLoRACoreLib.settings import DEVICES, dataFolder, modelsFolder, settingKey
 from SAHLoRACoreLib.storage import StoredItem, storedItems
 
@@ -37,12 +38,17 @@ class SettingsPanel:
         An empty page. It keeps what is set under the keys that `SAHLoRACoreLib.settings` reads.
     command : list of str, optional
         Beginning of the command line.
+    installer : Installer, optional
+        Checks and repairs the packages.
     """
 
-    def __init__(self, page: Any, command: list[str] | None = None) -> None:
+    def __init__(
+        self, page: Any, command: list[str] | None = None, installer: Installer | None = None
+    ) -> None:
         import qt
 
         self._page, self._command = page, command or commandPrefix()
+        self._installer = installer or PackageInstaller()
         self._search: DeviceSearch | None = None
         self._items: list[StoredItem] = []
         layout = qt.QVBoxLayout(page)
@@ -104,7 +110,31 @@ class SettingsPanel:
             _("Folder of wheels:"),
             _("Packages are installed from here, without a network. Empty: from the network."),
         )
+        self.packagesLabel = qt.QLabel(_("Not checked yet."))
+        self.packagesLabel.wordWrap = True
+        self.repairButton = qt.QPushButton(_("Check and repair"))
+        self.repairButton.toolTip = _(
+            "Try out PyTorch and the other packages, and after a question install what is missing or broken."
+        )
+        self.repairButton.connect("clicked(bool)", self.onRepair)
+        form.addRow(_("Packages:"), self.packagesLabel)
+        form.addRow("", self.repairButton)
         return group
+
+    def onRepair(self) -> None:
+        """Try out the packages, and install what doesn't work if the user agrees."""
+        self.packagesLabel.text = _("Checking…")
+        self.repairButton.enabled = False
+        try:
+            with slicer.util.tryWithErrorDisplay(_("The packages could not be repaired.")):
+                self._installer.forget()
+                complete = ensureInstalled(self._installer, slicer.util.confirmOkCancelDisplay)
+                self.packagesLabel.text = _("All packages work.") if complete else _("Nothing was installed.")
+        except Exception as error:
+            self.packagesLabel.text = str(error)
+            raise
+        finally:
+            self.repairButton.enabled = True
 
     def _folderRow(self, form: Any, name: str, title: str, toolTip: str) -> Any:
         import qt

@@ -8,6 +8,7 @@ from typing import Any
 import slicer
 from slicer.i18n import tr as _
 
+from SAHLoRACoreLib.scene import busyCursor
 from SAHLoRACoreLib.showing import showVolume
 from SAHLoRASegmenterLib.chartclicks import ChartClicks
 from SAHLoRASegmenterLib.results import (
@@ -101,6 +102,13 @@ class ResultPanel:
             return
         with slicer.util.tryWithErrorDisplay(_("The threshold could not be changed.")):
             self._liveThreshold().finish(threshold)
+        self.refresh()
+
+    def showAll(self) -> None:
+        """Show a result that just came, in slices and in 3D."""
+        with busyCursor():
+            self.onShowSlices()
+            self.onShow3D(visible=True)
         self.refresh()
 
     def onShowSlices(self) -> None:

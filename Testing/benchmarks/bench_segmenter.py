@@ -59,6 +59,7 @@ def main() -> int:
 
 def measure(slicer: Any, count: int, mm: float) -> dict[str, Any]:
     """Measure one size of CT."""
+    from SAHLoRASegmenterLib.results import showIn3D
     from SAHLoRASegmenterLib.threshold import LiveThreshold
 
     from SAHLoRACoreLib.scene import exportVolume, importMap, importSegmentation
@@ -76,6 +77,7 @@ def measure(slicer: Any, count: int, mm: float) -> dict[str, Any]:
     prepared_in, live = timed(lambda: LiveThreshold(result))
     moves = [timed(lambda threshold=threshold: live.apply(threshold))[0] for threshold in THRESHOLDS]
     released_in, _none = timed(lambda: live.finish(0.5))
+    surface_in, _none = timed(lambda: showIn3D(result, True))
     return {
         "slices": count,
         "outlined_ml": round(float((probability >= 0.5).sum() * 0.45 * 0.45 * mm / 1000), 1),
@@ -84,6 +86,7 @@ def measure(slicer: Any, count: int, mm: float) -> dict[str, Any]:
         "first_threshold": (prepared_in + moves[0]).rounded(),
         "another_threshold_longest": max(moves).rounded(),
         "release_of_the_slider": released_in.rounded(),
+        "surface": surface_in.rounded(),
         "promised_s": {"export": 2.0, "import": 2.0, "another_threshold": PROMISED_S[count]},
     }
 

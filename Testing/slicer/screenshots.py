@@ -100,7 +100,6 @@ def draw_segmenter(slicer: Any, folder: Path) -> None:
     wait(slicer, lambda: ui.applyButton.enabled)
 
     ui.resultCollapsibleButton.collapsed = False
-    ui.show3DButton.click()
     views = sceneviews.views(slicer, panel.logic.getParameterNode().result)
     save_both(slicer, panel.parent, folder / "SAHLoRASegmenter-done", views)
     ui.resultCollapsibleButton.collapsed = True

@@ -83,3 +83,15 @@ def test_adapter_finds_its_base_by_the_same_checksum_as_the_command(folder):
     write_model(folder / "scanner.safetensors", "adapter", base_sha256=sha256)
 
     assert [a.name for a in installedAdapters(readModel(folder / "base.safetensors"))] == ["scanner"]
+
+
+def test_card_tells_training_in_words(folder):
+    from SAHLoRACoreLib.models import cardText, readModel
+
+    training = {"cases": 56, "settings": {"crop": [192, 160], "learning_rate": 0.002}, "seed": None}
+    write_model(folder / "site.safetensors", training=training)
+
+    assert (
+        "Training: cases 56, settings (crop 192 × 160, learning rate 0.002), seed None"
+        in cardText(readModel(folder / "site.safetensors")).splitlines()
+    )

@@ -111,6 +111,7 @@ def test_result_appears_with_its_table_and_buttons(segmented):
     assert cells(ui.measurementsTable)[0] == ["Volume", "1.00", "mL"]
     buttons = (ui.showSlicesButton, ui.show3DButton, ui.showChartButton, ui.editButton, ui.openPageButton)
     assert all(button.enabled for button in buttons)
+    assert ui.show3DButton.checked  # slices and surface are shown without a further click
     assert ui.resultThresholdSlider.enabled
 
 

@@ -178,6 +178,25 @@ def test_failed_search_for_devices_is_told(slicer, page, monkeypatch):
     assert page.devicesLabel.text == "This is no CT. Choose a CT."
 
 
+def test_packages_are_checked_and_repaired_from_the_page(slicer, settings, monkeypatch):
+    import ctk
+    from test_segmenter import Installed
+
+    from SAHLoRACoreLib.installation import Findings
+    from SAHLoRACoreLib.settingspanel import SettingsPanel
+
+    whole, half = Installed(), Installed(Findings(broken={"torch": "DLL load failed"}))
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text: text == "Install?")
+    for installer in (whole, half):
+        page = SettingsPanel(ctk.ctkSettingsPanel(), installer=installer)
+        page.repairButton.click()
+        assert installer.forgotten
+        assert page.packagesLabel.text == "All packages work."
+        assert page.repairButton.enabled
+
+    assert (whole.installed, half.installed) == ([], [half.findings])
+
+
 # --------------------------------------------------------------------------------------------------- storage
 
 
