@@ -206,7 +206,22 @@ class SAHLoRASegmenterWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Return why a segmentation can't be started now, or an empty string."""
         if self._parameters is not None and self._parameters.inputVolume is None:
             return _("Load and choose a head CT.")
-        return self._settingsObstacle()
+        return self._settingsObstacle() or self._disagreementObstacle()
+
+    def _disagreementObstacle(self) -> str:
+        """Return why the wanted disagreement can't be had of this CT, or an empty string."""
+        from SAHLoRASegmenterLib.devicepanel import passesOf, viewsToRun
+
+        parameters = self._parameters
+        if parameters is None or not parameters.keepDisagreement:
+            return ""
+        node = parameters.inputVolume
+        if node.GetImageData() is None:
+            return ""
+        views = viewsToRun(node, parameters, self._modelPanel.views())
+        if sum(passesOf(view, parameters) for view in views) > 1:
+            return ""
+        return _("Tick the mirrored pass or choose several views: one prediction has no disagreement.")
 
     def _settingsObstacle(self) -> str:
         """Return why nothing can be segmented with these settings now, or an empty string."""
@@ -228,6 +243,8 @@ class SAHLoRASegmenterWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ui, parameters, obstacle = self.ui, self._parameters, self._obstacle()
         ui.applyButton.enabled = not obstacle
         ui.applyButton.toolTip = obstacle or _("Segment the CT. The result is added to the scene.")
+        ui.obstacleLabel.text = "" if self._busy else obstacle
+        ui.obstacleLabel.visible = bool(ui.obstacleLabel.text)
         self._showCancel(self._run is not None)
         self._batchPanel.allow(not self._settingsObstacle())
         self._modelPanel.refresh()

@@ -175,7 +175,7 @@ def _sha256(path: Path, _changed: int) -> str:
 
 
 def _inWords(value: Any) -> str:
-    """Write what a training record says without braces: names with their values, nested ones in parentheses."""
+    """Write a training record without braces: names with values, nested ones in parentheses."""
     if isinstance(value, dict):
         parts = []
         for name, inner in value.items():

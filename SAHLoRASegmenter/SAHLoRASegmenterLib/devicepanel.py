@@ -12,6 +12,7 @@ from slicer.i18n import tr as _
 
 from SAHLoRACoreLib.childprocess import ChildError
 from SAHLoRACoreLib.devices import DeviceSearch, rememberedDevice, rememberedDevices
+from SAHLoRASegmenterLib.settings import VIEWS
 
 THICK_SLICE_MM = 3.0  # above, the command runs axial slices alone
 MINUTE_S = 60.0
@@ -100,16 +101,27 @@ class DevicePanel:
         return _("about {minutes:.0f} min for this CT").format(minutes=np.ceil(seconds / MINUTE_S))
 
 
+def viewsToRun(volumeNode: Any, parameters: Any, modelViews: tuple[str, ...]) -> list[str]:
+    """Return the views that the command will run, automatic ones included."""
+    if parameters.adapter:
+        return list(modelViews)
+    if not parameters.automaticViews:
+        return [view for view in VIEWS if getattr(parameters, view)]
+    thick = slicesAlongBody(volumeNode)[1] > THICK_SLICE_MM and "axial" in modelViews
+    return ["axial"] if thick else list(modelViews)
+
+
+def passesOf(view: str, parameters: Any) -> int:
+    """Return how often a view is run: no sagittal slice has left and right to mirror."""
+    return 2 if parameters.flip and view != "sagittal" else 1
+
+
 def slicesToRun(volumeNode: Any, parameters: Any, modelViews: tuple[str, ...]) -> float:
     """Return how many slices of a head the model runs; coronal and sagittal ones count by their area."""
     count, spacing = slicesAlongBody(volumeNode)
-    views = [view for view in ("axial", "coronal", "sagittal") if getattr(parameters, view)]
-    if parameters.adapter or parameters.automaticViews:
-        thick = spacing > THICK_SLICE_MM and "axial" in modelViews and not parameters.adapter
-        views = ["axial"] if thick else list(modelViews)
-    passes = {"axial": count, "coronal": count * spacing, "sagittal": count * spacing}
-    mirrored = {view: 2 if parameters.flip and view != "sagittal" else 1 for view in views}
-    return sum(passes[view] * mirrored[view] for view in views)
+    slices = {"axial": count, "coronal": count * spacing, "sagittal": count * spacing}
+    views = viewsToRun(volumeNode, parameters, modelViews)
+    return sum(slices[view] * passesOf(view, parameters) for view in views)
 
 
 def slicesAlongBody(volumeNode: Any) -> tuple[int, float]:

@@ -152,6 +152,27 @@ def test_report_page_can_be_kept_and_goes_with_the_scene(slicer, segmented, tmp_
     assert not segmented.ui.openPageButton.enabled
 
 
+def test_scene_bundle_brings_the_panel_back(slicer, segmented, tmp_path):
+    """A real .mrb, loaded into another scene while the panel is open."""
+    segmented.ui.flipCheckBox.checked = True
+    segmented.ui.minimumComponentSpinBox.value = 0.5
+    segmented.ui.resultThresholdSlider.value = 0.4
+    measured = cells(segmented.ui.measurementsTable)
+    assert slicer.mrmlScene.WriteToMRB(str(tmp_path / "scene.mrb"), None)
+    slicer.mrmlScene.Clear(0)
+    assert not segmented.ui.flipCheckBox.checked
+    assert cells(segmented.ui.measurementsTable) == []
+    assert slicer.mrmlScene.ReadFromMRB(str(tmp_path / "scene.mrb"), False)
+    ui = segmented.ui
+
+    assert (ui.flipCheckBox.checked, ui.minimumComponentSpinBox.value) == (True, 0.5)
+    assert ui.modelSelector.currentText == "Our site"
+    assert ui.inputSelector.currentNode().GetName() == "CT"
+    assert ui.resultSelector.currentNode().GetName() == "CT segmentation"
+    assert (ui.resultThresholdSlider.value, ui.resultThresholdSlider.enabled) == (0.4, True)
+    assert cells(ui.measurementsTable) == measured
+
+
 # ---------------------------------------------------------------------------------------------------- batch
 
 

@@ -411,6 +411,7 @@ def test_segment_button_says_what_is_missing(slicer, open_panel):
 
     assert not panel.ui.applyButton.enabled
     assert panel.ui.applyButton.toolTip == "Load and choose a head CT."
+    assert panel.ui.obstacleLabel.text == "Load and choose a head CT."
 
 
 def test_views_must_be_chosen_if_they_are_not_automatic(slicer, open_panel, ct):
@@ -422,6 +423,16 @@ def test_views_must_be_chosen_if_they_are_not_automatic(slicer, open_panel, ct):
         False,
         "Choose at least one view.",
     )
+
+
+def test_disagreement_of_a_single_prediction_is_refused_with_a_way_out(slicer, open_panel, ct):
+    """Slices of 5 mm: automatic views are axial alone."""
+    panel = open_panel()
+    panel.ui.keepDisagreementCheckBox.checked = True
+    assert not panel.ui.applyButton.enabled
+    assert panel.ui.applyButton.toolTip.startswith("Tick the mirrored pass or choose several views")
+    panel.ui.flipCheckBox.checked = True
+    assert panel.ui.applyButton.enabled
 
 
 def test_what_the_panel_shows_is_what_the_command_gets(slicer, open_panel, ct):
