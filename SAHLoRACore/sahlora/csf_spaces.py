@@ -88,7 +88,7 @@ def find_spaces(hu: Array, acquisition: Acquisition) -> Spaces:
     frame = fit_head_frame(fine, rough, grid)
 
     cavity = frame.carry(cavity_of(np.random.default_rng(0), MODEL), MODEL, grid, 50.0)
-    inside = _connected(tissue & (cavity < 5), grid.step)
+    inside = _connected(tissue & (cavity < 5), grid)
     smooth = _average(fine, inside, SMOOTHING_MM / grid.step)
     prior_fissures = frame.carry(fissures(MODEL, 1.5, 1.5), MODEL, grid, 50.0)
     prior_cisterns = frame.carry(cisterns(MODEL, AVERAGE), MODEL, grid, 12.0)
@@ -104,7 +104,8 @@ def find_spaces(hu: Array, acquisition: Acquisition) -> Spaces:
             f"Less than {SMALLEST_ML:g} mL of cerebrospinal fluid are seen in this head.",
             "Take a CT in HU in which cisterns or sulci can be told from brain.",
         )
-    depth = ndimage.distance_transform_edt(_filled(inside), sampling=grid.step).astype(np.float32)
+    filled = ndimage.binary_fill_holes(inside)  # of the holes that calcifications leave
+    depth = np.maximum(-_distance_to(filled, grid), 0)
     level = np.where(inside, _least_fluid(depth, prior_cisterns, prior_fissures) - fluid, np.float32(0.5))
     space = _distance(_without_specks(level, grid), grid)
     ventricle = _ventricular(fluid, space, prior_ventricles, prior_cisterns, depth, grid)
@@ -137,10 +138,9 @@ def _average(values: Array, where: Array, sigma: float) -> Array:
     return total / np.maximum(ndimage.gaussian_filter(weight, sigma, truncate=3), 1e-3)
 
 
-def _connected(soft: Array, step: float) -> Array:
+def _connected(soft: Array, grid: Grid) -> Array:
     """Keep the largest piece of soft tissue, cut where it is narrower than some 4 mm."""
-    depth = ndimage.distance_transform_edt(soft, sampling=step)
-    labels, count = ndimage.label(depth > 2)
+    labels, count = ndimage.label(_distance_to(soft, grid) < -1.5)
     if count == 0:
         raise InputError(
             "no-brain", "No brain was found inside a skull.", "Give a CT of the whole head in HU."
@@ -148,12 +148,7 @@ def _connected(soft: Array, step: float) -> Array:
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
     core = labels == sizes.argmax()
-    return soft & (ndimage.distance_transform_edt(~core, sampling=step) <= 3.5)
-
-
-def _filled(inside: Array) -> Array:
-    """Close the holes that calcifications and vessels leave."""
-    return ndimage.binary_fill_holes(inside)
+    return soft & (_distance_to(core, grid) <= 3.5)
 
 
 def _least_fluid(depth: Array, prior_cisterns: Array, prior_fissures: Array) -> Array:
@@ -174,11 +169,11 @@ def _without_specks(level: Array, grid: Grid) -> Array:
 
 
 def _distance(level: Array, grid: Grid) -> Array:
-    """Signed distance in mm to where `level` crosses 0, exact to a fraction of a voxel near it."""
-    image = grid.image(level)
-    near = sitk.GetArrayFromImage(sitk.IsoContourDistance(image, 0.0, 10.0))
-    far = sitk.GetArrayFromImage(sitk.SignedMaurerDistanceMap(image < 0, False, False, True))
-    return np.where(np.abs(near) < 1.0, near, far).astype(np.float32)
+    """Signed distance in mm to where `level` crosses 0, to first order exact within a voxel of it."""
+    far = _distance_to(level < 0, grid) - grid.step / 2
+    steepness = np.sqrt(sum(np.square(g) for g in np.gradient(level, grid.step)))
+    near = np.clip(level / np.maximum(steepness, 0.05), -grid.step, grid.step)
+    return np.where(np.abs(far) < grid.step, near, far).astype(np.float32)
 
 
 def _ventricular(
@@ -204,9 +199,11 @@ def _without_pockets(distance: Array, outlets: Array) -> Array:
 
 
 def _distance_to(mask: Array, grid: Grid) -> Array:
+    """Signed distance in mm to the border of a mask, negative inside; far away of an empty one."""
     if not mask.any():
         return np.full(mask.shape, 50, np.float32)
-    return ndimage.distance_transform_edt(~mask, sampling=grid.step).astype(np.float32)
+    image = grid.image(mask.astype(np.uint8))
+    return sitk.GetArrayFromImage(sitk.SignedMaurerDistanceMap(image, False, False, True))
 
 
 def _arrival(speed: Array, seeds: Array, grid: Grid) -> Array:

@@ -37,9 +37,9 @@ HIGHEST_LEVEL = 80.0
 """Greatest level of a bleed in mm: as far as the vertex."""
 DECAY_MM = (7.0, 14.0)
 """Way over which the layer of blood loses 1 mm: from focal to diffuse bleeds."""
-MOST_SPACE = 1.5
+MOST_SPACE = 1.2
 """A bleed drawn for a cohort is at most this many times as large as the subarachnoid fluid seen."""
-SUSPICIOUS_ML = 5.0
+SUSPICIOUS_ML = 2.0
 """mL of dense voxels inside the brain from which a scan may hold blood already."""
 REFLUX_DECAY = 4.0
 """Height in mm above the ventricles' deepest point over which refluxed blood loses 1 mm of thickness."""
@@ -142,7 +142,7 @@ class SimulatedBleed:
 
 
 def bleed_that_fits(patient: Patient, settings: Bleed, progress: Progress = SILENT) -> SimulatedBleed:
-    """Simulate a bleed, its volume halved until it is at most 1.5 times that of the fluid seen."""
+    """Simulate a bleed, its volume halved until it is at most 1.2 times that of the fluid seen."""
     spaces, halved = patient.spaces, settings
     room_ml = float((spaces.subarachnoid < 0).sum()) * spaces.grid.step**3 / 1000
     while halved.sah_volume_ml > MOST_SPACE * room_ml:

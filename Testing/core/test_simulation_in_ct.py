@@ -17,8 +17,19 @@ from scipy import ndimage
 from sahlora import cli
 from sahlora.bleed_targets import list_scans
 from sahlora.errors import InputError, UsageError
-from sahlora.simulation import HeadPhantom, SimulatedHead, simulate_head
-from sahlora.simulation_in_ct import Bleed, Patient, SimulatedBleed, prepare, simulate_bleed
+from sahlora.phantom import HEAD
+from sahlora.progress import Progress
+from sahlora.scanner import gantry_grid, place
+from sahlora.simulation import ROOM, SITES, HeadPhantom, SimulatedHead, simulate_head
+from sahlora.simulation_in_ct import (
+    SUSPICIOUS_ML,
+    Bleed,
+    Patient,
+    SimulatedBleed,
+    dense_volume,
+    prepare,
+    simulate_bleed,
+)
 from sahlora.volume import Volume, read_volume
 
 BLEED = Bleed(seed=1, sah_volume_ml=20, site="acom")
@@ -102,6 +113,26 @@ def test_reflux_takes_blood_into_the_ventricles(patient: Patient, bled: Simulate
     assert refluxed.volume_ml == pytest.approx(20, rel=0.02)
 
 
+def test_head_frame_is_found_in_a_turned_and_warped_head(healthy: SimulatedHead, patient: Patient) -> None:
+    """Rupture sites within 6 mm, in slices of 5 mm, of where the phantom was placed."""
+    acquisition = healthy.acquisition
+    grid = gantry_grid(acquisition, *ROOM)
+    own = np.stack(np.broadcast_arrays(*HEAD.coordinates), axis=-1) + 1000.0
+    rng = np.random.default_rng([healthy.settings.seed, 3])
+    placed = place(own.astype(np.float32), HEAD, grid, acquisition, rng)
+    found = np.stack([acquisition.sample(placed[..., i], grid) for i in range(3)], axis=-1) - 1000
+    _, rows, columns = patient.box
+    for site in SITES.values():
+        k, j, i = np.unravel_index(np.abs(found - site).sum(axis=-1).argmin(), found.shape[:3])
+        height, width = patient.acquisition.size
+        true = (
+            (i - columns.start - (width - 1) / 2) * 0.9,
+            (j - rows.start - (height - 1) / 2) * 0.9,
+            patient.acquisition.heights[k],
+        )
+        assert np.linalg.norm(np.subtract(patient.spaces.frame.to_patient(site), true)) < 6
+
+
 def test_density_sets_the_hu_of_blood(patient: Patient) -> None:
     faint, dense = (simulate_bleed(patient, replace(BLEED, density_hu=hu)) for hu in (52.0, 76.0))
     difference = np.median(dense.hu[dense.blood > 0]) - np.median(faint.hu[faint.blood > 0])
@@ -131,6 +162,20 @@ def test_impossible_settings_are_refused(settings: dict[str, Any], code: str) ->
     assert caught.value.hint
 
 
+def test_an_upside_down_head_is_refused(healthy: SimulatedHead) -> None:
+    with pytest.raises(InputError) as caught:
+        prepare(Volume.from_array(healthy.hu[::-1], healthy.settings.spacing))
+    assert caught.value.code == "no-fit"
+
+
+@pytest.mark.proof
+def test_blood_in_the_scan_is_warned_of(patient: Patient, bled: SimulatedBleed) -> None:
+    assert dense_volume(patient.spaces) < SUSPICIOUS_ML / 2
+    events: list[dict[str, Any]] = []
+    prepare(replace(patient.volume, hu=bled.hu), Progress(events.append))
+    assert "dense-brain" in [event.get("code") for event in events]
+
+
 def test_what_is_no_head_is_refused() -> None:
     z, y, x = np.mgrid[-12:12, -60:60, -60:60]
     ball = np.where((z * 5) ** 2 + y**2 + x**2 < 50**2, 40, -1000).astype(np.int16)
@@ -147,25 +192,27 @@ def simulate(*arguments: object) -> int:
 
 
 def test_command_bleeds_into_any_orientation_alike_and_keeps_the_grid(
-    healthy: SimulatedHead, tmp_path: Path
+    healthy: SimulatedHead, patient: Patient, tmp_path: Path
 ) -> None:
-    scans = tmp_path / "scans"
-    scans.mkdir()
     turned = sitk.DICOMOrient(healthy.ct, "PIR")
     angle = np.deg2rad(12)
     tilt = np.array([[1, 0, 0], [0, np.cos(angle), -np.sin(angle)], [0, np.sin(angle), np.cos(angle)]])
     turned.SetDirection((tilt @ np.reshape(turned.GetDirection(), (3, 3))).ravel())
-    sitk.WriteImage(healthy.ct, str(scans / "a.nii.gz"))
-    sitk.WriteImage(turned, str(scans / "b.mha"), True)
-    assert simulate(tmp_path / "out", "--into", scans, "--sah-ml", 15, "--site", "pcom", "--no-reflux") == 0
+    sitk.WriteImage(turned, str(tmp_path / "b.mha"), True)
+    given = ("--sah-ml", 15, "--site", "pcom", "--density", 60, "--no-reflux", "--count", 2)
+    assert simulate(tmp_path / "out", "--into", tmp_path / "b.mha", *given) == 0
     with (tmp_path / "out" / "manifest.csv").open(encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
-    assert [(row["case"], row["patient"]) for row in rows] == [("a-0001", "a"), ("b-0002", "b")]
-    for row, scan in zip(rows, (healthy.ct, turned), strict=True):
+    assert [(row["case"], row["patient"]) for row in rows] == [("b-0001", "b"), ("b-0002", "b")]
+    for seed, row in enumerate(rows, 1):
         ct, mask = (sitk.ReadImage(str(tmp_path / "out" / row[key])) for key in ("image", "label"))
-        for getter in ("GetSize", "GetSpacing", "GetOrigin", "GetDirection"):
-            assert getattr(ct, getter)() == pytest.approx(getattr(scan, getter)(), abs=1e-4)
-            assert getattr(mask, getter)() == pytest.approx(getattr(scan, getter)(), abs=1e-4)
+        for image in (ct, mask):
+            assert image.GetSize() == turned.GetSize()
+            for getter in ("GetSpacing", "GetOrigin", "GetDirection"):
+                assert getattr(image, getter)() == pytest.approx(getattr(turned, getter)(), abs=1e-4)
+        upright = simulate_bleed(patient, Bleed(seed, 15, "pcom", 60))
+        read = read_volume(tmp_path / "out" / row["image"])
+        assert np.array_equal(read.hu, upright.hu)
         truth = json.loads((tmp_path / "out" / f"{row['case']}.json").read_text(encoding="utf-8"))
         counted = sitk.GetArrayFromImage(mask).sum() * np.prod(mask.GetSpacing()) / 1000
         assert truth["volume_ml"] == pytest.approx(counted, abs=1e-3)
