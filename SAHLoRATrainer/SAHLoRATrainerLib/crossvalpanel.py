@@ -142,7 +142,7 @@ class CrossvalPanel:
         ui.crossvalPageButton.enabled = chosen is not None and chosen.page.is_file()
         ui.crossvalChartButton.enabled = chosen is not None and ui.crossvalTable.rowCount > 0
         if self._panel.parameters is not None:
-            ui.crossvalCountLabel.text = obstacle or _("{n} trainings.").format(n=self.settings().trainings())
+            ui.crossvalCountLabel.text = obstacle or _("Trainings: {n}").format(n=self.settings().trainings())
 
     def onCompare(self) -> None:
         """Start a new comparison of the cases in the table."""

@@ -81,7 +81,7 @@ def started(slicer, panel):
     ui = panel.parts.crossval.ui
     tick(ui, "cp-lora")
     ui.crossvalSplitSelector.setCurrentIndex(SPLITS.index(HELD_OUT))
-    assert ui.crossvalCountLabel.text == "1 trainings."
+    assert ui.crossvalCountLabel.text == "Trainings: 1"
     ui.compareButton.click()
     assert panel.occupation == "Methods are being compared."
     return panel
@@ -232,12 +232,12 @@ def test_button_says_what_is_missing(slicer, panel):
     add_heads(slicer, panel, 3)
     panel.refresh()
     assert ui.compareButton.enabled
-    assert ui.crossvalCountLabel.text == "6 trainings."  # cp-lora and standard, 3 folds
+    assert ui.crossvalCountLabel.text == "Trainings: 6"  # cp-lora and standard, 3 folds
     for wrong in ("0", "x", "", "4;16"):
         ui.crossvalRanksEdit.text = wrong
         assert "ranks from 1" in ui.compareButton.toolTip
     ui.crossvalRanksEdit.text = "4, 16"
-    assert ui.crossvalCountLabel.text == "9 trainings."
+    assert ui.crossvalCountLabel.text == "Trainings: 9"
     tick(ui)
     assert ui.compareButton.toolTip == "Tick at least one method."
     tick(ui, "threshold")
