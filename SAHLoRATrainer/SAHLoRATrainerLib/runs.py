@@ -14,6 +14,8 @@ import os
 import shutil
 import subprocess
 import sys
+import time
+import uuid
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -27,6 +29,8 @@ from SAHLoRACoreLib.settings import dataFolder
 from SAHLoRATrainerLib.settings import TrainSettings
 
 FORMAT, VERSION = "sahlora-run", 1
+SESSION = uuid.uuid4().hex  # tells this Slicer from an earlier one with the same process ID
+ALIVE_S = 120.0  # a run whose folder was not touched for so long is trained by nobody
 RUNNING, PAUSED, CANCELED, FAILED, DONE = "running", "paused", "canceled", "failed", "done"
 INTERRUPTED, ELSEWHERE = "interrupted", "elsewhere"  # found to be RUNNING, but not by this Slicer
 
@@ -75,7 +79,7 @@ class Run:
         Why it failed, or what was gained.
     created : str
         Date and time; it stays in the run's folder.
-    pid : int
+    pid, session : int, str
         The Slicer that runs it.
     """
 
@@ -86,6 +90,7 @@ class Run:
     message: str = ""
     created: str = ""
     pid: int = 0
+    session: str = ""
 
     @property
     def manifest(self) -> Path:
@@ -118,12 +123,21 @@ class Run:
         record = {
             "format": FORMAT,
             "version": VERSION,
-            **{name: getattr(run, name) for name in ("state", "message", "created", "pid")},
+            **{name: getattr(run, name) for name in ("state", "message", "created", "pid", "session")},
             "settings": asdict(run.settings),
             "cases": [asdict(case) for case in run.cases],
         }
         writeText(run.folder / "run.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n")
         return run
+
+    def running(self) -> Run:
+        """Return the run as this Slicer's, written to its folder; raise OSError if that fails."""
+        return self.changed(state=RUNNING, message="", pid=os.getpid(), session=SESSION)
+
+    def touch(self) -> None:
+        """Show that it is still being trained; to be called more often than every two minutes."""
+        with suppress(OSError):
+            os.utime(self.folder / "run.json")
 
     def writeManifest(self) -> None:
         """Write the list of cases; raise OSError if that fails."""
@@ -148,8 +162,7 @@ def newRun(settings: TrainSettings) -> Run:
         except FileExistsError:
             number += 1
     now = datetime.now().astimezone().isoformat(timespec="seconds")
-    run = Run(folder / f"run-{number:03d}", settings, created=now, pid=os.getpid())
-    return run.changed()
+    return Run(folder / f"run-{number:03d}", settings, created=now).running()
 
 
 def allRuns() -> list[Run]:
@@ -169,12 +182,12 @@ def readRun(folder: Path) -> Run | None:
             folder,
             TrainSettings(**settings),
             tuple(RunCase(**case) for case in record["cases"]),
-            *(record[name] for name in ("state", "message", "created", "pid")),
+            *(record[name] for name in ("state", "message", "created", "pid", "session")),
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    if run.state == RUNNING and run.pid != os.getpid():
-        return replace(run, state=ELSEWHERE if _processExists(run.pid) else INTERRUPTED)
+    if run.state == RUNNING and run.session != SESSION:
+        return replace(run, state=ELSEWHERE if _isAlive(run) else INTERRUPTED)
     return run
 
 
@@ -244,6 +257,12 @@ def _readLines(path: Path) -> list[dict[str, float]]:
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, ValueError):
         return []
+
+
+def _isAlive(run: Run) -> bool:
+    """Tell whether another Slicer trains a run: its process is there, and touched the run lately."""
+    touched = (run.folder / "run.json").stat().st_mtime
+    return run.pid != os.getpid() and time.time() - touched < ALIVE_S and _processExists(run.pid)
 
 
 def _processExists(pid: int) -> bool:

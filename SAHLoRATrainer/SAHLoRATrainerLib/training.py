@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
+from typing import Any
 
 from slicer.i18n import tr as _
 
@@ -12,8 +12,9 @@ from SAHLoRACoreLib.events import Event
 from SAHLoRACoreLib.signals import Signal
 from SAHLoRATrainerLib.cases import FileCase, SceneCase
 from SAHLoRATrainerLib.export import Steps, exportCases
-from SAHLoRATrainerLib.runs import CANCELED, DONE, FAILED, PAUSED, RUNNING, Run, RunCase
+from SAHLoRATrainerLib.runs import CANCELED, DONE, FAILED, PAUSED, Run, RunCase
 
+BEAT_MS = 20_000  # between two signs of life of a run
 GRACE_S = 15.0  # from the wish to pause to the kill: a step on a slow processor, and saving the state
 
 
@@ -50,15 +51,23 @@ class Training:
         self._command, self._cases = list(command), cases
         self._export: Steps | None = None
         self._child: ChildProcess | None = None
+        self._beat: Any = None
         self._stopped = ""  # the state that the user asked for
 
     def start(self) -> None:
         """Begin or go on; the signals come from the event loop. Raises OSError if it can't be started."""
-        self.run = self.run.changed(state=RUNNING, message="", pid=os.getpid())
+        import qt
+
+        self.run = self.run.running()
+        self._beat = qt.QTimer()
+        self._beat.setInterval(BEAT_MS)
+        self._beat.connect("timeout()", lambda: self.run.touch())
+        self._beat.start()
         if not self._cases:
             try:
                 self._startChild()
             except OSError as failure:
+                self._beat.stop()
                 self._remember(FAILED, str(failure))
                 raise
             return
@@ -156,5 +165,6 @@ class Training:
 
     def _end(self) -> None:
         self._export = None
+        self._beat.stop()
         if self._child is not None:
             self._child.close()
