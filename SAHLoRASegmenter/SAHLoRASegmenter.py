@@ -202,51 +202,17 @@ class SAHLoRASegmenterWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._devicePanel.use(parameters)
         self._refresh()
 
-    def _obstacle(self) -> str:
-        """Return why a segmentation can't be started now, or an empty string."""
-        if self._parameters is not None and self._parameters.inputVolume is None:
-            return _("Load and choose a head CT.")
-        return self._settingsObstacle() or self._disagreementObstacle()
-
-    def _disagreementObstacle(self) -> str:
-        """Return why the wanted disagreement can't be had of this CT, or an empty string."""
-        from SAHLoRASegmenterLib.devicepanel import passesOf, viewsToRun
-
-        parameters = self._parameters
-        if parameters is None or not parameters.keepDisagreement:
-            return ""
-        node = parameters.inputVolume
-        if node.GetImageData() is None:
-            return ""
-        views = viewsToRun(node, parameters, self._modelPanel.views())
-        if sum(passesOf(view, parameters) for view in views) > 1:
-            return ""
-        return _("Tick the mirrored pass or choose several views: one prediction has no disagreement.")
-
-    def _settingsObstacle(self) -> str:
-        """Return why nothing can be segmented with these settings now, or an empty string."""
-        from SAHLoRASegmenterLib.parameters import settingsOf
-
-        parameters = self._parameters
-        if self._busy:
-            return _("A segmentation is running.")
-        if parameters is None:
-            return _("The scene is being closed.")
-        if self._modelPanel.obstacle():
-            return self._modelPanel.obstacle()
-        anyView = parameters.axial or parameters.coronal or parameters.sagittal
-        if not (parameters.automaticViews or anyView or self._modelPanel.decidesViews()):
-            return _("Choose at least one view.")
-        return settingsOf(parameters).isValid()[1]
-
     def _refresh(self, _caller: Any = None, _event: str = "") -> None:
-        ui, parameters, obstacle = self.ui, self._parameters, self._obstacle()
-        ui.applyButton.enabled = not obstacle
+        from SAHLoRASegmenterLib.obstacles import settingsObstacle, volumeObstacle
+
+        ui, parameters = self.ui, self._parameters
+        obstacle = volumeObstacle(parameters, self._modelPanel)
+        ui.applyButton.enabled = not (obstacle or self._busy)
         ui.applyButton.toolTip = obstacle or _("Segment the CT. The result is added to the scene.")
         ui.obstacleLabel.text = "" if self._busy else obstacle
         ui.obstacleLabel.visible = bool(ui.obstacleLabel.text)
         self._showCancel(self._run is not None)
-        self._batchPanel.allow(not self._settingsObstacle())
+        self._batchPanel.allow(not (self._busy or settingsObstacle(parameters, self._modelPanel)))
         self._modelPanel.refresh()
         self._devicePanel.refresh()
         self._warn(self._inputCheck.warning(parameters and parameters.inputVolume))

@@ -265,7 +265,7 @@ class SettingsPanel:
             self.fill()
 
     def _chosenRows(self) -> list[int]:
-        return sorted({index.row() for index in self.table.selectedIndexes()})
+        return sorted(index.row() for index in self.table.selectionModel().selectedRows())
 
     def _onSelection(self) -> None:
         self.removeButton.enabled = bool(self._chosenRows())
