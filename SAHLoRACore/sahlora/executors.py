@@ -137,7 +137,7 @@ def _stop(running: Sequence[_Child], cancel_file: Path) -> None:
         return
     cancel_file.touch()
     deadline = time.monotonic() + GRACE_S
-    while time.monotonic() < deadline and not all(child.has_ended() for child in running):
+    while time.monotonic() < deadline and not all(child.has_finished_work() for child in running):
         time.sleep(POLL_S)
     for child in running:
         child.kill()
@@ -182,6 +182,12 @@ class _Child:
             return False
         self._reader.join(timeout=1)
         return True
+
+    def has_finished_work(self) -> bool:
+        """Whether nothing is lost with the process: it has ended, or said its last word and is tidying up."""
+        for _ in self.events():
+            pass
+        return self.has_ended() or self._last_word.get("event") in ("error", "result")
 
     def events(self) -> Iterator[Event]:
         """Yield what was said since the last call."""
