@@ -11,6 +11,7 @@ Under “torchrun --nproc-per-node N -m sahlora pretrain …”, N processes sha
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -93,6 +94,7 @@ def _plan(args: argparse.Namespace) -> PretrainingPlan:
     from sahlora.training.pretraining import PretrainingPlan
     from sahlora.training.settings import PRESETS
 
+    _check_network(args)
     return PretrainingPlan(
         _description(args.description) or Description(args.output.name.removesuffix(SUFFIX)),
         Target(SAH if args.target == "sah" else INTRACRANIAL_HEMORRHAGE),
@@ -100,6 +102,25 @@ def _plan(args: argparse.Namespace) -> PretrainingPlan:
         Preprocessing(window=tuple(args.window), spacing=args.spacing or None, views=(args.view,)),
         training_settings(args, PRESETS),
     )
+
+
+def _check_network(args: argparse.Namespace) -> None:
+    """Refuse values of which no card could be written."""
+    from sahlora.errors import UsageError
+
+    low, high = args.window
+    for holds, what, allowed in (
+        (1 <= args.level <= 8, f"{args.level} levels", "--level from 1 to 8"),
+        (1 <= args.width <= 512, f"{args.width} channels", "--width from 1 to 512"),
+        (
+            args.spacing == 0 or 0.1 <= args.spacing <= 10,
+            f"{args.spacing:g} mm a pixel",
+            "--spacing 0, or 0.1 to 10",
+        ),
+        (-math.inf < low < high < math.inf, f"a window from {low:g} to {high:g} HU", "--window LOW HIGH"),
+    ):
+        if not holds:
+            raise UsageError("bad-network", f"There is no network of {what}.", f"Give {allowed}.")
 
 
 def _description(file: Path | None) -> Description | None:
