@@ -27,13 +27,14 @@ class Ended:
     """How a child ended.
 
     Exit status (negative: the signal), number of file operations, what it printed, seconds from the moment it
-    was stopped.
+    was stopped, peak of resident memory.
     """
 
     status: int
     operations: int
     events: list[dict[str, Any]]
     seconds: float
+    peak_mib: float
 
 
 class ForkingCommand:
@@ -121,12 +122,14 @@ def answer(
         else:
             os.kill(pid, signal.SIGINT)
     stopped = time.monotonic()
-    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    _, status, usage = os.wait4(pid, 0)
     seconds = time.monotonic() - stopped
     wish.unlink(missing_ok=True)
     lines = [json.loads(line) for line in output.read_text().split("\n")[:-1]]
-    operations = int(counted.read_text())
-    return {"status": status, "operations": operations, "events": lines, "seconds": seconds}
+    return {
+        "status": os.waitstatus_to_exitcode(status), "operations": int(counted.read_text()),
+        "events": lines, "seconds": seconds, "peak_mib": usage.ru_maxrss / 1024,
+    }  # fmt: skip
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
