@@ -29,6 +29,7 @@ proofs: $(VENV)/.installed-test
 bench: $(VENV)/.installed-test
 	$(BIN)/python Testing/benchmarks/bench_inference.py --output Docs/benchmarks/inference.json
 	$(BIN)/python Testing/benchmarks/bench_adapters.py --output Docs/benchmarks/adapters.json
+	$(BIN)/python Testing/benchmarks/bench_training.py --output Docs/benchmarks/training.json
 	$(BIN)/python Testing/benchmarks/bench_segmenter.py --output Docs/benchmarks/segmenter.json
 
 screenshots: $(VENV)/.installed-test

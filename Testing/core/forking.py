@@ -49,8 +49,10 @@ class ForkingCommand:
     def __enter__(self) -> ForkingCommand:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._process.communicate(timeout=20)
+    def __exit__(self, error: object, *_: object) -> None:
+        if error is not None:
+            self._process.kill()
+        self._process.communicate(timeout=60)
 
     def run(
         self,
