@@ -216,7 +216,8 @@ def table(record: dict[str, Any], parts: Parts, by_cpu: Parts) -> str:
         f"{record['steps']} steps. The plain loop trains the same adapted network in the same precision on "
         "batches in memory, so the ratio holds reading, augmenting and checking. Processor time is "
         "that of all "
-        f"threads. {record['machine']}; load of the machine {record['load']:.0f}. Measured by "
+        f"threads; where the load exceeds the processors, it says more than the clock. {record['machine']}; "
+        f"load {record['load']:.0f}. Measured by "
         "`Testing/benchmarks/bench_training.py`.",
         "",
         "| method | s a step | slices/s | plain loop, s | ratio | processor s | plain loop, processor s |",
@@ -236,7 +237,7 @@ def table(record: dict[str, Any], parts: Parts, by_cpu: Parts) -> str:
         f"of them though early stopping may end sooner: {by_cpu.minutes():.0f} minutes of processor time, "
         f"{parts.minutes():.0f} minutes by the clock under that load. Not run as a whole but "
         "multiplied, from "
-        f"{record['epochs']} epochs on {record['cases']} simulated heads with "
+        f"{record['epochs']} epoch(s) on {record['cases']} simulated heads with "
         f"{parts.slices_with_blood:.1f} slices with blood each; processor time: "
         f"{by_cpu.prepare_case:.1f} s to "
         f"prepare a case, {by_cpu.step:.2f} s a step, {by_cpu.score_case:.1f} s to score a held-out "

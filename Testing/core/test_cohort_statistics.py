@@ -67,8 +67,9 @@ def test_a_constant_bias_lowers_absolute_agreement_only() -> None:
     assert biased.icc_2_1 < 0.5
 
 
-def test_limits_of_agreement_equal_bland_and_altmans_formula() -> None:
-    first, second = two_raters(1).T
+@pytest.mark.parametrize("seed", range(4))
+def test_limits_of_agreement_equal_bland_and_altmans_formula(seed: int) -> None:
+    first, second = two_raters(seed).T
     difference = first - second
     bias = difference.mean()
     sd = math.sqrt(((difference - bias) ** 2).sum() / (len(difference) - 1))
@@ -77,9 +78,21 @@ def test_limits_of_agreement_equal_bland_and_altmans_formula() -> None:
     assert (result.lower, result.upper) == pytest.approx((bias - 1.96 * sd, bias + 1.96 * sd))
 
 
-def test_pearsons_correlation_equals_numpy() -> None:
-    ratings = two_raters(2)
-    assert agreement(*ratings.T).pearson_r == pytest.approx(np.corrcoef(ratings.T)[0, 1], abs=1e-12)
+@pytest.mark.parametrize("seed", range(4))
+def test_pearsons_correlation_equals_scipy(seed: int) -> None:
+    first, second = two_raters(seed).T
+    assert agreement(first, second).pearson_r == pytest.approx(
+        stats.pearsonr(first, second).statistic, abs=1e-12
+    )
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_paired_test_equals_scipys_wilcoxon(seed: int) -> None:
+    first, second = two_raters(seed).T
+    result, expected = paired_test(first, second), stats.wilcoxon(first, second)
+    assert (result.statistic, result.p_value) == pytest.approx(
+        (expected.statistic, expected.pvalue), abs=1e-12
+    )
 
 
 @pytest.mark.parametrize("values", [([], []), ([1.0], [2.0]), ([3.0, 3.0], [3.0, 3.0])])

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from conftest import CORE, events, random_card, random_network, sahlora, simple_head
 from sahlora.adapter_files import read_adapter
 from sahlora.adapter_plan import AdapterConfig
-from sahlora.adapters import adapt
+from sahlora.adapters import adapt, collect
 from sahlora.card import Description, Preprocessing
 from sahlora.cases import read_manifest
 from sahlora.cli import main
@@ -288,6 +288,40 @@ def batches_of(folder: Path, cache: Path) -> SliceBatches:
     preprocessing = Preprocessing(spacing=2.0)
     cases = prepare_cases(read_manifest(folder / "cases.csv"), preprocessing, "axial", cache)
     return SliceBatches(cases, preprocessing, 4, None, 2, augmentation("none"), 0)
+
+
+@pytest.mark.parametrize("method", ["cp-lora", "conv-dora", "standard"])
+def test_one_epoch_of_the_paper_preset_equals_a_plain_loop(
+    method: str, folder: Path, cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same batches through plain lines of PyTorch give the same loss and adapter, in float32."""
+    monkeypatch.setattr("sahlora.training.learner.runs_bf16", lambda device: False)
+    settings = replace(FINETUNING_PRESETS["paper"], epochs=1, augmentation="none")
+    base, run = load_model(folder / "base.safetensors"), tmp_path / "run"
+    wanted = plan(settings, method=method)
+    done = finetune(cohort, base, wanted, tmp_path / "a.safetensors", run, CPU)
+    loss = json.loads((run / "axial" / "metrics.jsonl").read_text())["loss"]
+
+    preprocessing = base.card.preprocessing
+    cases = prepare_cases(cohort.training, preprocessing, "axial", tmp_path / "other cache")
+    batches = SliceBatches(cases, preprocessing, 2, None, 2, augmentation("none"), settings.seed)
+    network = base.network
+    torch.manual_seed(settings.seed)
+    adapt(network, wanted.adapter)
+    network.train()
+    optimizer = torch.optim.Adam([p for p in network.parameters() if p.requires_grad], lr=1e-3)
+    losses = []
+    for image, label in batches.epoch(0):
+        p, y = torch.sigmoid(network(image)), label.float()
+        dice_loss = 1 - (2 * (p * y).sum() + 1e-5) / (p.sum() + y.sum() + 1e-5)
+        optimizer.zero_grad()
+        dice_loss.backward()
+        optimizer.step()
+        losses.append(dice_loss.item())
+    assert len(losses) > 1
+    assert loss == pytest.approx(sum(losses) / len(losses), abs=1e-5)
+    for name, tensor in collect(network).items():
+        assert torch.allclose(tensor.float(), done.adapter.states["axial"][name].float(), atol=1e-4), name
 
 
 def test_early_stopping_keeps_the_best_epoch(folder: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from monai.losses import DiceLoss
 from monai.metrics import compute_average_surface_distance, compute_dice, compute_hausdorff_distance
-from scipy import ndimage
+from scipy import ndimage, spatial
 
 from sahlora.errors import InputError
 from sahlora.metrics import (
@@ -32,6 +32,10 @@ def blobs(seed: int, shape: tuple[int, int, int] = (9, 31, 27)) -> np.ndarray:
     return noise > np.quantile(noise, 0.85)
 
 
+def noise(seed: int, shape: tuple[int, int, int] = (9, 31, 27)) -> np.ndarray:
+    return np.random.default_rng(seed).random(shape) < 0.02
+
+
 def box(*bounds: tuple[int, int], shape: tuple[int, int, int] = (9, 31, 27)) -> np.ndarray:
     mask = np.zeros(shape, dtype=bool)
     mask[tuple(slice(*pair) for pair in bounds)] = True
@@ -46,6 +50,8 @@ EMPTY = np.zeros((9, 31, 27), dtype=bool)
 FULL = ~EMPTY
 PAIRS = {
     "random": (blobs(0), blobs(1)),
+    "random, unlike sizes": (blobs(5), ndimage.binary_erosion(blobs(6), iterations=1)),
+    "random noise": (noise(7), noise(8)),
     "overlapping": (blobs(2), ndimage.binary_dilation(blobs(2))),
     "touching the border": (box((0, 4), (0, 12), (0, 9)), box((0, 9), (5, 31), (3, 27))),
     "whole volume": (FULL, blobs(3)),
@@ -87,6 +93,27 @@ def test_surface_distances_equal_monai(name: str, spacing: tuple[float, float, f
         *given, include_background=True, symmetric=True, spacing=spacing
     ).item()
     assert surface_distances(predicted, annotated, spacing) == pytest.approx((hd95, assd), abs=1e-4)
+
+
+@pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), SPACING])
+def test_surface_distances_equal_scipys_nearest_neighbors(
+    name: str, spacing: tuple[float, float, float]
+) -> None:
+    """Surface: voxels with a face neighbor outside the mask or the volume."""
+    surfaces = [np.argwhere(mask & ~ndimage.binary_erosion(mask)) * spacing for mask in PAIRS[name]]
+    there, back = (
+        spatial.cKDTree(other).query(own)[0] for own, other in (surfaces, reversed(surfaces))
+    )  # fmt: skip
+    hd95, assd = max(np.percentile(there, 95), np.percentile(back, 95)), np.mean([*there, *back])
+    assert surface_distances(*PAIRS[name], spacing) == pytest.approx((hd95, assd), abs=1e-9)
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_dice_equals_one_minus_scipys_dissimilarity(name: str) -> None:
+    predicted, annotated = (mask.ravel() for mask in PAIRS[name])
+    expected = 1 - spatial.distance.dice(predicted, annotated)
+    assert dice(*PAIRS[name]) == pytest.approx(expected, abs=1e-12)
 
 
 def test_surface_distance_is_in_millimeters_along_each_axis() -> None:

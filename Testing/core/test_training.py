@@ -311,6 +311,36 @@ def test_a_loss_that_is_no_number_stops_the_run(manifest: Path, tmp_path: Path) 
     assert not (tmp_path / "m.safetensors").exists()
 
 
+def test_pre_training_scores_held_out_cases_and_keeps_the_best_epoch(manifest: Path, tmp_path: Path) -> None:
+    one, two, none = read_manifest(manifest)
+    plan = replace(PLAN, settings=replace(PLAN.settings, epochs=3, patience=3, average=0.9, slices_at_once=2))
+    cohort = Cohort((one, none), (two,))
+    card = pretrain(cohort, plan, tmp_path / "m.safetensors", tmp_path / "run", CPU)
+    scores = [
+        json.loads(line)["held_out_dice"]
+        for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    ]
+    assert card.training["cases"] == 2
+    assert card.training["held_out_cases"] == 1
+    assert card.training["held_out_soft_dice"] == pytest.approx(max(scores), abs=5e-5)
+    assert card.training["kept_epoch"] == 1 + scores.index(max(scores))
+    trained_on = SliceBatches(
+        prepare_cases([one, none], PLAN.preprocessing, "axial", tmp_path / "run" / "cache"),
+        PLAN.preprocessing, 4, (40, 40), 2, augmentation("none"), 0,
+    )  # fmt: skip
+    identity = json.loads((tmp_path / "run" / "settings.json").read_text())
+    assert identity["cases"] == trained_on.fingerprint
+    assert len(identity["held_out"]) == 1
+
+
+def test_a_pre_training_without_held_out_cases_keeps_its_identity(manifest: Path, tmp_path: Path) -> None:
+    """A run begun by an earlier version continues: nothing is added to what it is known by."""
+    cohort = Cohort(tuple(read_manifest(manifest)))
+    pretrain(cohort, PLAN, tmp_path / "m.safetensors", tmp_path / "run", CPU)
+    identity = json.loads((tmp_path / "run" / "settings.json").read_text())
+    assert identity.keys() == PLAN.settings.to_dict().keys() | {"cases"}
+
+
 @pytest.mark.parametrize(
     "change",
     [
