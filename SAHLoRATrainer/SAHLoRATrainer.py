@@ -265,19 +265,57 @@ class SAHLoRATrainerTest(ScriptedLoadableModuleTest):
     """Runs in Slicer and in the harness, without torch."""
 
     def setUp(self) -> None:
+        import tempfile
+        from dataclasses import replace
+
         import numpy as np
+        from SAHLoRATrainerLib import fakecommand
+
+        from SAHLoRACoreLib.childprocess import pythonExecutable
+        from SAHLoRACoreLib.settings import Settings
 
         slicer.mrmlScene.Clear(0)
-        self.logic = SAHLoRATrainerLogic()
+        self.logic = SAHLoRATrainerLogic(command=[pythonExecutable(), fakecommand.__file__])
+        self.settings = Settings.load()
+        self.folder = tempfile.TemporaryDirectory()
+        replace(self.settings, dataFolder=self.folder.name).save()  # the user's runs stay as they are
         hu = np.full((4, 20, 20), 30, dtype=np.int16)
         spacing = np.diag([-1.0, -1.0, 5.0, 1.0])
         self.volumeNode = slicer.util.addVolumeFromArray(hu, ijkToRAS=spacing, name="CT")
         self.segmentationNode = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+        self.segmentationNode.SetReferenceImageGeometryParameterFromVolumeNode(self.volumeNode)
         self.segmentID = self.segmentationNode.GetSegmentation().AddEmptySegment("blood", "Blood")
+        mask = np.zeros(hu.shape, np.uint8)
+        mask[1:3, 5:15, 5:15] = 1
+        slicer.util.updateSegmentBinaryLabelmapFromArray(
+            mask, self.segmentationNode, self.segmentID, self.volumeNode
+        )
+
+    def tearDown(self) -> None:
+        self.settings.save()
+        self.folder.cleanup()
 
     def runTest(self) -> None:
-        self.setUp()
-        self.test_case_of_the_scene_is_in_the_table_once()
+        for test in (
+            self.test_case_of_the_scene_is_in_the_table_once,
+            self.test_training_and_judgement_of_cases_of_the_scene,
+        ):
+            self.setUp()
+            try:
+                test()
+            finally:
+                self.tearDown()
+
+    def test_training_and_judgement_of_cases_of_the_scene(self) -> None:
+        from SAHLoRATrainerLib.cases import SceneCase
+
+        nodes = self.volumeNode, self.segmentationNode, self.segmentID
+        cases = [SceneCase(*nodes), SceneCase(*nodes, heldOut=True)]
+        training = self.logic.train(cases, waitForCompletion=True)
+        judging = self.logic.judge(training.run, waitForCompletion=True)
+
+        self.assertTrue(training.run.adapter.is_file())
+        self.assertIn("better on 1 of 1 held-out cases", judging.verdict.sentence())
 
     def test_case_of_the_scene_is_in_the_table_once(self) -> None:
         from SAHLoRATrainerLib.cases import CaseTable

@@ -97,7 +97,6 @@ class AdapterPanel:
         model = self._model()
         if model is None or model.path in self._counts or self._counting is not None:
             return
-        self._counts[model.path] = {}
         command = [*self._panel.logic.command, "adapters", "count", "--model", str(model.path)]
         self._counting = ChildProcess([*command, "--progress", "json"])
         self._counting.finished.connect(lambda result: self._onCounted(model.path, result))
@@ -139,8 +138,10 @@ class AdapterPanel:
         """Say how many parameters are trained and how large the file gets."""
         model = self._model()
         counts = self._counts.get(model.path) if model is not None else None
-        if not counts:
+        if counts is None:
             return ""
+        if not counts:
+            return _("The number of parameters is known once the packages are installed.")
         found = counts["scopes"][settings.scope][settings.method]
         parameters = found["parameters"] + (settings.rank - counts["rank"]) * found["each_rank"]
         views = len(settings.views)

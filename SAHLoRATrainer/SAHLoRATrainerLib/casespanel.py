@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -246,5 +247,8 @@ class CasesPanel:
 
         name = {NAME: "enabled", HELD_OUT: "heldOut"}.get(item.column())
         if name is not None and item.row() < len(self._shown):
-            ticked = item.checkState() == qt.Qt.Checked
-            self._panel.cases.change(self._shown[item.row()].key, **{name: ticked})
+            changed = {name: item.checkState() == qt.Qt.Checked}
+            row = self._shown[item.row()]
+            # The table shows it already: making its rows anew would delete the item that tells of the change.
+            self._shown[item.row()] = replace(row, **changed)
+            self._panel.cases.change(row.key, **changed)

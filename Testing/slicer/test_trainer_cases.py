@@ -134,6 +134,39 @@ def test_settings_that_train_nothing_are_refused_with_the_reason(open_trainer):
     assert "view" in obstacle()
 
 
+def test_sections_need_no_more_than_400_pixels_of_width(open_trainer, add_case):
+    panel = open_trainer()
+    panel.addCase(*add_case("A rather long name of a head CT, as PACS like to make them"))
+    for name in ("cases", "adapter", "adapterAdvanced", "training", "log", "judgement"):
+        getattr(panel.ui, f"{name}CollapsibleButton").collapsed = False
+
+    assert panel.parent.minimumSizeHint.width() <= 400
+
+
+def test_tab_key_goes_from_top_to_bottom(slicer, open_trainer):
+    from PySide6.QtWidgets import QWidget
+
+    panel = open_trainer()
+    for name in ("cases", "adapter", "adapterAdvanced", "training", "judgement"):
+        getattr(panel.ui, f"{name}CollapsibleButton").collapsed = False
+    panel.parent.resize(400, 1600)
+    panel.parent.show()
+    slicer.app.processEvents()
+    names = ("caseSegmentSelector", "addCaseButton", "addListButton", "casesTable", "removeCaseButton")
+    names += ("checkCasesButton", "modelSelector", "methodSelector", "rankSpinBox", "presetSelector")
+    names += ("estimateButton", "scopeSelector", "axialCheckBox", "deviceSelector", "runNameEdit")
+    names += ("trainButton", "cancelButton", "runsTable", "resumeButton", "deleteRunButton", "judgeButton")
+    names += ("openEvaluationButton", "judgementTable")
+    order, widget = [], panel.ui.caseSegmentSelector
+    for _step in range(400):
+        order.append(QWidget.objectName(widget))
+        widget = QWidget.nextInFocusChain(widget)
+    positions = [order.index(name) for name in names]
+    panel.parent.hide()
+
+    assert positions == sorted(positions)
+
+
 def test_saved_scene_brings_back_the_table_and_its_nodes(slicer, open_trainer, add_case, tmp_path):
     panel = open_trainer()
     panel.addCase(*add_case("Head A"))
