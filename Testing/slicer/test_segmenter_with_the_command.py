@@ -225,3 +225,31 @@ def test_run_is_cancelled_at_every_stage(slicer, logic, head, settings, stage):
     assert raised.value.error.code == "cancelled"
     assert slicer.mrmlScene.GetNumberOfNodes() == before
     assert list(Path(slicer.app.temporaryPath).glob("SAHLoRA-*")) == []
+
+
+@pytest.mark.proof
+def test_steps_of_the_readme_lead_to_the_first_result(slicer, monkeypatch):
+    """Sample Data, adapter, Segment: with the real commands and the shipped model; 20.03 mL are simulated."""
+    import types
+
+    from harness.application import show_module
+    from test_segmenter import Installed, wait_for
+
+    from SAHLoRACoreLib.sampledata import downloadHead
+
+    dialog = types.SimpleNamespace(connect=lambda *_: None, close=lambda: None)
+    monkeypatch.setattr(slicer.util, "createProgressDialog", lambda **_: dialog, raising=False)
+    (node,) = downloadHead(None)
+    panel = show_module("SAHLoRASegmenter", installer=Installed())
+    assert panel.ui.inputSelector.currentNode() is node
+    panel.ui.adapterSelector.setCurrentIndex(panel.ui.adapterSelector.findText("sah-phantom"))
+    panel.ui.applyButton.click()
+    wait_for(slicer, lambda: panel.ui.applyButton.enabled)
+    result = panel._resultPanel._result
+    volume_ml = float(result.measurementsNode.GetCellText(0, 1))
+    page = result.page.read_text(encoding="utf-8")
+    panel.cleanup()
+
+    assert result.segmentName == "Subarachnoid hemorrhage"
+    assert volume_ml == pytest.approx(20.03, rel=0.25)
+    assert "Subarachnoid hemorrhage" in page
