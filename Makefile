@@ -31,6 +31,7 @@ bench: $(VENV)/.installed-test
 	$(BIN)/python Testing/benchmarks/bench_adapters.py --output Docs/benchmarks/adapters.json
 	$(BIN)/python Testing/benchmarks/bench_training.py --output Docs/benchmarks/training.json
 	$(BIN)/python Testing/benchmarks/bench_segmenter.py --output Docs/benchmarks/segmenter.json
+	$(BIN)/python Testing/benchmarks/bench_trainer.py --output Docs/benchmarks/trainer.json
 
 screenshots: $(VENV)/.installed-test
 	$(BIN)/python Testing/slicer/screenshots.py Resources/Screenshots

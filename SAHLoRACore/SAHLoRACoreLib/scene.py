@@ -115,13 +115,14 @@ def segmentOn(segmentationNode: Any, segmentID: str, image: Any) -> Any:
     values = vtk.vtkImageData()
     values.SetDimensions(image.GetImageData().GetDimensions())
     values.AllocateScalars(vtk.VTK_UNSIGNED_CHAR, 1)
-    values.GetPointData().GetScalars().Fill(0)
+    vtk_to_numpy(values.GetPointData().GetScalars()).fill(0)
     label.SetAndObserveImageData(values)
     grids = [vtk.vtkMatrix4x4(), vtk.vtkMatrix4x4()]
     source.GetImageToWorldMatrix(grids[0])
     image.GetIJKToRASMatrix(grids[1])
     sampling = _sampling(grids[0], segmentationNode.GetParentTransformNode(), grids[1])
     first, last = _covered(source.GetExtent(), sampling, np.array(values.GetDimensions()))
+    isEmpty = True
     if np.all(first <= last):
         plain = vtk.vtkImageData()  # in voxels: the transform has the geometry
         plain.ShallowCopy(source)
@@ -134,9 +135,10 @@ def segmentOn(segmentationNode: Any, segmentID: str, image: Any) -> Any:
         found = vtk_to_numpy(reslice.GetOutput().GetPointData().GetScalars())
         found = found.reshape((last - first + 1)[::-1])
         part = tuple(slice(low, high + 1) for low, high in zip(first[::-1], last[::-1], strict=True))
-        # Segments of one layer differ by their value.
-        slicer.util.arrayFromVolume(label)[part] = found == segment.GetLabelValue()
-    if not slicer.util.arrayFromVolume(label).any() and _isOutlined(segment, source):
+        outline = found == segment.GetLabelValue()  # segments of one layer differ by their value
+        slicer.util.arrayFromVolume(label)[part] = outline
+        isEmpty = not outline.any()
+    if isEmpty and _isOutlined(segment, source):
         raise ValueError(
             _("{name} does not lie on the CT. Choose the segmentation of this CT.").format(
                 name=segmentationNode.GetName()

@@ -21,6 +21,7 @@ from SAHLoRACoreLib.signals import Signal
 from SAHLoRATrainerLib.cases import FileCase, SceneCase
 from SAHLoRATrainerLib.runs import RunCase, casesFolder
 
+PIECE_BYTES = 2**25  # hashed within some hundredths of a second
 CASE = "SAHLoRA.case"  # attribute of a CT: the folder it was written to last
 
 Exporting = Generator[float, None, tuple[RunCase, ...]]
@@ -74,7 +75,8 @@ def _exportCase(case: SceneCase, done: float) -> Generator[float, None, Path]:
     image = volumeInWorld(case.volumeNode, casesFolder()).image
     label = segmentOn(case.segmentationNode, case.segmentID, image)
     yield done
-    folder = casesFolder() / contentKey(image, label)
+    key = yield from contentKey(image, label, done=done)
+    folder = casesFolder() / key
     case.volumeNode.SetAttribute(CASE, folder.name)
     yield done
     if folder.exists():
@@ -92,15 +94,18 @@ def _exportCase(case: SceneCase, done: float) -> Generator[float, None, Path]:
     return folder
 
 
-def contentKey(*images: Any) -> str:
-    """Return a name made of the voxels and geometry of images."""
+def contentKey(*images: Any, done: float) -> Generator[float, None, str]:
+    """Return a name made of the voxels and geometry of images; yields `done` after each piece of them."""
     digest = hashlib.blake2b(digest_size=16)
     for image in images:
         grid = vtk.vtkMatrix4x4()
         image.GetIJKToRASMatrix(grid)
         digest.update(repr(slicer.util.arrayFromVTKMatrix(grid).tolist()).encode())
         digest.update(repr(image.GetImageData().GetDimensions()).encode())
-        digest.update(vtk_to_numpy(image.GetImageData().GetPointData().GetScalars()))
+        voxels = memoryview(vtk_to_numpy(image.GetImageData().GetPointData().GetScalars())).cast("B")
+        for start in range(0, len(voxels), PIECE_BYTES):
+            digest.update(voxels[start : start + PIECE_BYTES])
+            yield done
     return digest.hexdigest()
 
 
