@@ -48,7 +48,7 @@ class TrainingPanel:
         self._curves: Curves | None = None
         self._waiting: list[dict] = []  # epochs that are not drawn yet
         self._drawnAt = 0.0
-        self._obstacle = ""
+        self._advice = ""
         ui.trainButton.connect("clicked(bool)", self.onTrain)
         ui.pauseButton.connect("clicked(bool)", self.onPause)
         ui.cancelButton.connect("clicked(bool)", self.onCancel)
@@ -63,13 +63,8 @@ class TrainingPanel:
         ui.runsTable.verticalHeader().setDefaultSectionSize(ROW_HEIGHT)
 
     def use(self) -> None:
-        """List the runs again, and offer those that are unfinished."""
+        """List the runs again."""
         self.fill()
-        unfinished = [run for run in self._runs if run.isResumable and run.state in (PAUSED, INTERRUPTED)]
-        if unfinished and not self._panel.occupation:
-            self._ui.statusLabel.text = _(
-                "{name} ({folder}) is unfinished: select it and click Resume to go on."
-            ).format(name=unfinished[0].settings.name, folder=unfinished[0].folder.name)
 
     def close(self) -> None:
         """Pause what runs: Slicer, or the module, is about to end."""
@@ -93,9 +88,10 @@ class TrainingPanel:
         obstacle = self.obstacle()
         ui.trainButton.enabled = not obstacle
         ui.trainButton.toolTip = obstacle or _("Train in the background; Slicer stays free.")
-        if free and obstacle != self._obstacle:  # what was said of the last run stays until this changes
-            self._obstacle = obstacle
-            ui.statusLabel.text = obstacle
+        advice = self._offer() or obstacle
+        if free and advice != self._advice:  # what was said of the last run stays until this changes
+            self._advice = advice
+            ui.statusLabel.text = advice
         ui.pauseButton.enabled = ui.cancelButton.enabled = self._training is not None
         ui.resumeButton.enabled = free and run is not None and run.isResumable
         ui.deleteRunButton.enabled = run is not None and run.state not in (RUNNING, ELSEWHERE)
@@ -289,6 +285,15 @@ class TrainingPanel:
     def _sayStopping(self, text: str) -> None:
         self._ui.statusLabel.text = text
         self._ui.pauseButton.enabled = self._ui.cancelButton.enabled = False
+
+    def _offer(self) -> str:
+        """Offer to go on with the newest run that is unfinished, if there is one."""
+        unfinished = [run for run in self._runs if run.isResumable and run.state in (PAUSED, INTERRUPTED)]
+        if not unfinished:
+            return ""
+        return _("{name} ({folder}) is unfinished: select it and click Resume to go on.").format(
+            name=unfinished[0].settings.name, folder=unfinished[0].folder.name
+        )
 
     def _ticked(self) -> set[str]:
         import qt

@@ -129,6 +129,7 @@ def test_closing_slicer_pauses_the_training_and_leaves_no_process(slicer, panel,
     panel.cleanup()
     with pytest.raises(ProcessLookupError):
         os.killpg(pid, 0)
+    slicer.mrmlScene.Clear(0)  # the next Slicer has none of the cases
     again = open_panel()
 
     assert again.parts.training.selectedRun().state == "paused"
