@@ -14,11 +14,18 @@ import pytest
 
 @pytest.fixture(scope="module")
 def series(tmp_path_factory):
-    """A simulated head as a DICOM series."""
+    """A DICOM series of 6 slices of brain, with two pieces of 70 HU."""
     simulation = pytest.importorskip("sahlora.simulation")
+    from sahlora.scanner import Acquisition
     from sahlora.simulated_files import write_dicom_series
 
-    head = simulation.simulate_head(simulation.HeadPhantom(spacing=(12.0, 1.5, 1.5), sah_volume_ml=30))
+    hu = np.full((6, 40, 48), 30, np.int16)
+    hu[:, :4] = -1000
+    hu[2:5, 10:20, 8:30] = 70
+    hu[4, 30:34, 40:45] = 70
+    heights = tuple(np.arange(6) * 5.0)
+    acquisition = Acquisition(heights, (5.0,) * 6, (0.9, 0.8), (40, 48), tilt=0.0)
+    head = simulation.SimulatedHead(simulation.HeadPhantom(), acquisition, hu, (hu == 70).astype(np.uint8))
     return sorted(write_dicom_series(head, tmp_path_factory.mktemp("a DICOM series")))
 
 
