@@ -66,12 +66,7 @@ class CrossvalPanel:
             HELD_OUT: _("No folds: test on the held-out cases"),
         }
         self.ui.crossvalSplitSelector.addItems([splits[split] for split in SPLITS])
-        charts = {
-            PARAMETERS: _("Dice over parameters"),
-            RANK: _("Dice by rank"),
-            STRATUM: _("Dice by volume"),
-        }
-        self.ui.crossvalChartSelector.addItems([charts[chart] for chart in CHARTS])
+        self.ui.crossvalChartSelector.addItems([_chartTitle(chart) for chart in CHARTS])
         self.ui.crossvalMethodsList.connect("itemChanged(QListWidgetItem*)", self.refresh)
         self.ui.crossvalRanksEdit.connect("textChanged(QString)", self.refresh)
         self.ui.crossvalSplitSelector.connect("currentIndexChanged(int)", self.refresh)
@@ -83,7 +78,7 @@ class CrossvalPanel:
         self.ui.comparisonSelector.connect("currentIndexChanged(int)", self._showResults)
         self.ui.crossvalChartButton.connect("clicked(bool)", self.onChart)
         self.ui.crossvalPageButton.connect("clicked(bool)", self.onPage)
-        titles = [_("Method"), _("Parameters"), _("Dice"), _("Gain over the model as it is")]
+        titles = [_("Method"), _("Parameters"), _("Dice"), _("Gain")]
         self.ui.crossvalTable.setHorizontalHeaderLabels(titles)
         self.ui.crossvalTable.verticalHeader().setVisible(False)
         self.ui.crossvalTable.horizontalHeader().setStretchLastSection(True)
@@ -281,7 +276,9 @@ class CrossvalPanel:
         for index, one in enumerate(configurations):
             for column, text in enumerate(_cells(one)):
                 item = qt.QTableWidgetItem(text)
-                item.setToolTip("\n".join(f"{failed['message']}" for failed in one["failed"]) or text)
+                item.setToolTip(
+                    "\n".join(failed["message"] for failed in one["failed"]) or _test(one) or text
+                )
                 table.setItem(index, column, item)
         table.resizeColumnsToContents()
         self.refresh()
@@ -305,15 +302,30 @@ def _cells(one: dict[str, Any]) -> tuple[str, str, str, str]:
     if meanDice(one) is not None:
         measured = one["strata"]["all"]["measures"]["dice"]
         sd = DASH if measured["sd"] is None else f"{measured['sd']:.2f}"
-        dice = f"{measured['mean']:.3f} ± {sd} (n = {measured['n']})"
+        dice = _("{mean:.2f} ± {sd}, n = {n}").format(mean=measured["mean"], sd=sd, n=measured["n"])
     test = one["against_none"]
     if test is not None and test["mean_difference"] is not None:
-        p = DASH if test["p_value"] is None else f"{test['p_value']:.3f}"
-        gain = _("{difference:+.3f} (n = {n}, p = {p})").format(
-            difference=test["mean_difference"], n=test["n"], p=p
-        )
+        gain = _("{gain:+.2f}, n = {n}").format(gain=test["mean_difference"], n=test["n"])
     failed = _(", {n} failed").format(n=len(one["failed"])) if one["failed"] else ""
     return f"{one['name']}{failed}", parameters, dice, gain
+
+
+def _test(one: dict[str, Any]) -> str:
+    """Say what the test against the model as it is found; empty if there is none."""
+    test = one["against_none"]
+    if test is None or test["p_value"] is None:
+        return ""
+    return _(
+        "Mean gain in Dice over the model as it is: {gain:+.3f} (n = {n} patients, Wilcoxon's p = {p:.3f})"
+    ).format(gain=test["mean_difference"], n=test["n"], p=test["p_value"])
+
+
+def _chartTitle(chart: str) -> str:
+    return {
+        PARAMETERS: _("Dice by parameters"),
+        RANK: _("Dice by rank"),
+        STRATUM: _("Dice by volume"),
+    }[chart]
 
 
 def _job(event: Event) -> str:

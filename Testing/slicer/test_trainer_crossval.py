@@ -102,7 +102,7 @@ def test_comparison_of_cases_of_the_scene_comes_as_table_and_page(slicer, starte
     assert ui.crossvalStatusLabel.text == "Done."
     assert [row[0] for row in rows] == [none["name"], adapted["name"]]
     dice = adapted["strata"]["all"]["measures"]["dice"]["mean"]
-    assert rows[1][2].startswith(f"{dice:.3f}") and rows[1][2].endswith("(n = 1)")
+    assert rows[1][2].startswith(f"{dice:.2f}") and rows[1][2].endswith("n = 1")
     assert rows[1][1] == f"{adapted['parameters']:,}"
     ui.crossvalPageButton.click()
     assert opened == [str(folder / "study" / "crossval.html")]
@@ -194,7 +194,7 @@ def test_chart_shows_the_results_and_replaces_the_one_before(slicer, monkeypatch
     assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLPlotSeriesNode") == len(expected)
 
 
-def write_comparison(data_folder, configurations, *, page=True):
+def write_comparison(configurations, *, page=True):
     """Write a comparison as the panel and the command leave it."""
     from SAHLoRATrainerLib.comparisons import CrossvalSettings, newComparison
 
@@ -210,14 +210,15 @@ def write_comparison(data_folder, configurations, *, page=True):
 def test_results_are_shown_with_n_and_what_failed(slicer, panel, data_folder):
     failed = {**configuration("dora-c", 4), "strata": {}, "against_none": None}
     failed["failed"] = [{"code": "diverged", "message": "Its loss became infinite."}]
-    write_comparison(data_folder, [*CONFIGURATIONS, failed])
+    write_comparison([*CONFIGURATIONS, failed])
     panel.enter()
     ui = panel.parts.crossval.ui
     rows = cells(ui.crossvalTable)
 
-    assert rows[1] == ["cp-lora 16", "4,000", "0.700 ± 0.10 (n = 4)", "+0.125 (n = 4, p = 0.250)"]
+    assert rows[1] == ["cp-lora 16", "4,000", "0.70 ± 0.10, n = 4", "+0.12, n = 4"]
     assert rows[0][3] == "\N{EN DASH}"
     assert rows[4][0] == "dora-c 4, 1 failed"
+    assert "n = 4 patients, Wilcoxon's p = 0.250" in ui.crossvalTable.item(1, 0).toolTip()
     assert ui.crossvalTable.item(4, 0).toolTip() == "Its loss became infinite."
     ui.crossvalChartSelector.setCurrentIndex(1)
     ui.crossvalChartButton.click()
@@ -255,8 +256,8 @@ def test_button_says_what_is_missing(slicer, panel):
 def test_comparison_is_found_again_and_a_broken_one_left_out(slicer, panel, data_folder):
     from SAHLoRATrainerLib.comparisons import allComparisons
 
-    kept = write_comparison(data_folder, CONFIGURATIONS, page=False)
-    broken = write_comparison(data_folder, [])
+    kept = write_comparison(CONFIGURATIONS, page=False)
+    broken = write_comparison([])
     (broken.folder / "comparison.json").write_text("{")
     panel.enter()
     ui = panel.parts.crossval.ui
