@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
 """Turn the CT-ICH data (folder named by SAHLORA_DATA) into volumes, labels and manifests for training.
 
-    python Utilities/ct_ich.py DEST [--leave-out FOLD]
+    python Utilities/ct_ich.py DEST
 
-Written into DEST: volumes/, labels/ (1 blood, 255 unknown), slices/ (experts' labels of whole slices) and the
-manifests all.csv, train.csv and test.csv; test.csv lists the patients of the fold left out.
+Written into DEST: volumes/, labels/ (1 blood, 255 unknown), slices/ (experts' labels of whole slices) and
+manifests: all.csv, blood-free.csv (patients without a positive slice) and, for each fold K of
+ct_ich_folds.csv, train-K.csv and test-K.csv, which lists its patients.
 
 Blood is what the machine label calls intraparenchymal, extra-axial or intraventricular hemorrhage. Voxels
-that its second model calls blood with a probability above one quarter are unknown.
+that its second model calls blood with a probability above one quarter are unknown, and so is blood in
+pieces under 0.2 mL: most of these lie on falx, sinuses and skull.
 """
 
 from __future__ import annotations
@@ -21,9 +23,12 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
+from scipy import ndimage
 
 BLOOD_CLASSES = (1, 2, 4)
 UNCERTAIN_FROM = 64  # of 255
+FRAGMENT_ML = 0.2
+UNKNOWN = 255
 FOLDS = Path(__file__).with_name("ct_ich_folds.csv")
 TYPES = ("Intraventricular", "Intraparenchymal", "Subarachnoid", "Epidural", "Subdural")
 
@@ -53,8 +58,12 @@ def write_label(source: Path, patient: str, volume: Path, target: Path) -> None:
         probability = sitk.GetArrayFromImage(
             sitk.ReadImage(str(classes.with_name(f"{patient}_blood.nii.gz")))
         )
-        label[probability >= UNCERTAIN_FROM] = 255
+        label[probability >= UNCERTAIN_FROM] = UNKNOWN
         label[np.isin(sitk.GetArrayFromImage(sitk.ReadImage(str(classes))), BLOOD_CLASSES)] = 1
+        pieces, _ = ndimage.label(label == 1, np.ones((3, 3, 3)))
+        is_fragment = np.bincount(pieces.ravel()) * np.prod(image.GetSpacing()) / 1000 < FRAGMENT_ML
+        is_fragment[0] = False
+        label[is_fragment[pieces]] = UNKNOWN
     result = sitk.GetImageFromArray(label)
     result.CopyInformation(image)
     sitk.WriteImage(result, str(target), True)
@@ -66,9 +75,6 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("dest", type=Path, metavar="DEST")
-    parser.add_argument(
-        "--leave-out", type=int, default=0, metavar="FOLD", help="fold for test.csv (default: 0)"
-    )
     args = parser.parse_args()
     if "SAHLORA_DATA" not in os.environ:
         sys.exit("Set SAHLORA_DATA to the folder that holds ct_ich.")
@@ -94,16 +100,20 @@ def main() -> None:
             writer.writerow(["slice", "hemorrhage"])
             writer.writerows((i, int(any(values.values()))) for i, values in enumerate(slices))
         rows.append([patient, *(str(p.relative_to(args.dest)) for p in (volume, label, table))])
-    chosen = {
-        "all": rows,
-        "train": [row for row in rows if folds[row[0]] != args.leave_out],
-        "test": [row for row in rows if folds[row[0]] == args.leave_out],
-    }
-    for name, part in chosen.items():
-        with (args.dest / f"{name}.csv").open("w", newline="") as stream:
-            writer = csv.writer(stream)
-            writer.writerow(["case", "image", "label", "slices"])
-            writer.writerows(part)
+    bleeding = {patient for patient, slices in experts.items() if any(any(s.values()) for s in slices)}
+    write_manifest(args.dest / "all.csv", rows)
+    write_manifest(args.dest / "blood-free.csv", [row for row in rows if row[0] not in bleeding])
+    for fold in sorted(set(folds.values())):
+        write_manifest(args.dest / f"train-{fold}.csv", [row for row in rows if folds[row[0]] != fold])
+        write_manifest(args.dest / f"test-{fold}.csv", [row for row in rows if folds[row[0]] == fold])
+
+
+def write_manifest(path: Path, rows: list[list[str]]) -> None:
+    """Write a list of cases."""
+    with path.open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["case", "image", "label", "slices"])
+        writer.writerows(rows)
 
 
 if __name__ == "__main__":
