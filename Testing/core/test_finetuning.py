@@ -164,6 +164,20 @@ def test_the_file_holds_counts_and_settings_but_no_names(
         assert secret not in output.read_bytes()
 
 
+def test_the_words_on_the_card_are_those_of_the_description(folder: Path, tmp_path: Path) -> None:
+    words = tmp_path / "words.json"
+    words.write_text('{"title": "Ward 3", "summary": "Five millimeters.", "author": "Us", "data": ["4 heads"]}')
+    output = tmp_path / "a.safetensors"
+    call = ["finetune", str(folder / "cases.csv"), "-o", str(output), "--held-out", "0", "--epochs", "1"]
+    call += ["--model", str(folder / "base.safetensors"), "--description", str(words), "--title", "Ward 4"]
+    assert main(call) == 0
+    card = read_adapter(output).card.description
+    assert (card.title, card.summary, card.author, card.data) == (
+        "Ward 4", "Five millimeters.", "Us", ("4 heads",)
+    )  # fmt: skip
+    assert card.limits == (UNCHECKED,)
+
+
 # ------------------------------------------------------------------------------------------------- split
 
 
@@ -431,6 +445,7 @@ def error_of(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tupl
         (("--held-out", "-1"), 2, "bad-held-out"),
         (("--held-out", "no.csv"), 3, "not-found"),
         (("--model", "no-such-base"), 3, "unknown-model"),
+        (("--description", "no.json"), 3, "not-found"),
     ],
 )
 def test_a_call_that_cannot_work_is_refused_before_training(

@@ -14,9 +14,11 @@ import argparse
 from typing import TYPE_CHECKING
 
 from sahlora.commands.training_options import (
+    configure_description,
     configure_run,
     configure_training,
     read_cohort,
+    read_description,
     run_folder,
     training_settings,
 )
@@ -60,7 +62,7 @@ def _configure_adapter(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--target", choices=("hemorrhage", "sah"), help="what the label outlines (default: as the base)"
     )
-    group.add_argument("--title", help="title on the card (default: the file's name)")
+    configure_description(group)
 
 
 def run(args: argparse.Namespace, progress: Progress) -> None:
@@ -92,14 +94,12 @@ def run(args: argparse.Namespace, progress: Progress) -> None:
 
 def _plan(args: argparse.Namespace, base: Model) -> FinetuningPlan:
     from sahlora.adapter_plan import AdapterConfig
-    from sahlora.card import Description
-    from sahlora.model import SUFFIX
     from sahlora.training.finetuning import FinetuningPlan
     from sahlora.training.settings import FINETUNING_PRESETS
     from sahlora.views import parse_views
 
     return FinetuningPlan(
-        Description(args.title or args.output.name.removesuffix(SUFFIX)),
+        read_description(args),
         AdapterConfig(args.method, args.rank, args.alpha, scope=args.scope, dropout=args.dropout),
         parse_views(args.views),
         training_settings(args, FINETUNING_PRESETS),

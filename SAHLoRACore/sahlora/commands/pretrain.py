@@ -12,20 +12,20 @@ from __future__ import annotations
 
 import argparse
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sahlora.commands.training_options import (
+    configure_description,
     configure_run,
     configure_training,
     read_cohort,
+    read_description,
     run_folder,
     training_settings,
 )
 from sahlora.progress import Progress
 
 if TYPE_CHECKING:
-    from sahlora.card import Description
     from sahlora.training.pretraining import PretrainingPlan
 
 SUMMARY = "train a base model from annotated head CT"
@@ -59,12 +59,7 @@ def _configure_network(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--target", choices=("hemorrhage", "sah"), default="hemorrhage", help="what the label outlines"
     )
-    group.add_argument(
-        "--description",
-        type=Path,
-        metavar="FILE.json",
-        help="words for the card: title, summary, license, data, …",
-    )
+    configure_description(group)
 
 
 def run(args: argparse.Namespace, progress: Progress) -> None:
@@ -89,14 +84,13 @@ def run(args: argparse.Namespace, progress: Progress) -> None:
 
 
 def _plan(args: argparse.Namespace) -> PretrainingPlan:
-    from sahlora.card import INTRACRANIAL_HEMORRHAGE, SAH, Description, NetworkSpec, Preprocessing, Target
-    from sahlora.model import SUFFIX
+    from sahlora.card import INTRACRANIAL_HEMORRHAGE, SAH, NetworkSpec, Preprocessing, Target
     from sahlora.training.pretraining import PretrainingPlan
     from sahlora.training.settings import PRESETS
 
     _check_network(args)
     return PretrainingPlan(
-        _description(args.description) or Description(args.output.name.removesuffix(SUFFIX)),
+        read_description(args),
         Target(SAH if args.target == "sah" else INTRACRANIAL_HEMORRHAGE),
         NetworkSpec(level=args.level, width=args.width),
         Preprocessing(window=tuple(args.window), spacing=args.spacing or None, views=(args.view,)),
@@ -121,16 +115,3 @@ def _check_network(args: argparse.Namespace) -> None:
     ):
         if not holds:
             raise UsageError("bad-network", f"There is no network of {what}.", f"Give {allowed}.")
-
-
-def _description(file: Path | None) -> Description | None:
-    from sahlora.card import Description, decode
-    from sahlora.errors import InputError
-
-    if file is None:
-        return None
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise InputError("not-found", f"Can't read the description {file}.", "Check its name.") from error
-    return decode(Description, text)

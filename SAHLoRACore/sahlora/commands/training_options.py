@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from sahlora.progress import Progress
 
 if TYPE_CHECKING:
+    from sahlora.card import Description
     from sahlora.training.held_out import Cohort
     from sahlora.training.settings import TrainingSettings
 
@@ -40,6 +41,17 @@ def configure_run(parser: argparse.ArgumentParser, output: str, held_out: str) -
     )
 
 
+def configure_description(group: argparse._ArgumentGroup) -> None:
+    """Declare the words on the card."""
+    group.add_argument("--title", help="title on the card (default: the description's, else the file's name)")
+    group.add_argument(
+        "--description",
+        type=Path,
+        metavar="FILE.json",
+        help="words for the card: title, summary, author, license, created, data, limits",
+    )
+
+
 def configure_training(group: argparse._ArgumentGroup, presets: str) -> None:
     """Declare preset, single settings, device and threads."""
     group.add_argument(
@@ -54,6 +66,31 @@ def configure_training(group: argparse._ArgumentGroup, presets: str) -> None:
     group.add_argument("--seed", type=int, help="seed of weights, split, order and augmentation (default: 0)")
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
     group.add_argument("--threads", type=int, metavar="N", help="threads of the CPU (default: all cores)")
+
+
+def read_description(args: argparse.Namespace) -> Description:
+    """Return the words on the card.
+
+    Raises
+    ------
+    InputError
+        ``not-found``, or from reading the description.
+    """
+    from dataclasses import replace
+
+    from sahlora.card import Description, decode
+    from sahlora.errors import InputError
+    from sahlora.model import SUFFIX
+
+    description = Description(args.output.name.removesuffix(SUFFIX))
+    if args.description is not None:
+        try:
+            description = decode(Description, args.description.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InputError(
+                "not-found", f"Can't read the description {args.description}.", "Check its name."
+            ) from error
+    return description if args.title is None else replace(description, title=args.title)
 
 
 def training_settings(args: argparse.Namespace, presets: dict[str, TrainingSettings]) -> TrainingSettings:
