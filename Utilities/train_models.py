@@ -1,42 +1,172 @@
 #!/usr/bin/env python3
-"""Rebuild every model that is shipped, and what is said about them, from the folder named by SAHLORA_DATA.
+"""Rebuild every shipped model, and the tables about them, from the data in the folder named by SAHLORA_DATA.
 
-    python Utilities/train_models.py WORK [--until STEP] [--threads N]
+    python Utilities/train_models.py WORK [--only STEP …] [--threads N]
 
-Each step is a command of this project, printed before it runs. What is done is not done again, and a step that
-was stopped goes on where it was: the same command continues. On two cores with bf16 all of it takes some hours; with a GPU, less.
+Each step is commands of this project, printed before they run. A step that is done is not done again, and one
+that was stopped goes on where it was: the same command continues.
 
-    ct-ich       volumes, labels and manifests of CT-ICH
-    base-K       a base that never saw fold K, K from 0 to 4; base-0 is shipped as hemorrhage-base
-    phantoms     30 simulated heads, 20 to train on and 10 to test on
-    phantom-study  all adapters, the decoder, an HU threshold and a control on them
-    sah-phantom  the adapter of the demo, shipped
-    sah          SAH simulated into the blood-free patients; those of fold 0 are for testing
-    sah-study    all adapters and the decoder on them
-    sah-adapters the adapters that are shipped
-    real-ct      every real scan, each with a base that never saw it
+    ct-ich         volumes, labels and manifests of CT-ICH
+    base-K         a base that never saw fold K, for K from 0 to 4; base-0 is shipped as hemorrhage-base
+    real-ct        every real scan, segmented by a base that never saw it
+    phantoms       30 simulated heads: 20 to train on, 10 to test on
+    phantom-study  every adapter, the decoder, an HU threshold and a control on them
+    sah-phantom    the adapter that the demo uses
+    sah            SAH simulated into the blood-free patients; those of fold 0 are tested on
+    sah-study      the same comparison on them
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from ct_ich import read_folds
 
 HERE = Path(__file__).parent
-SAHLORA = (sys.executable, "-m", "sahlora")
-FOLDS = range(5)
 TEST_FOLD = 0
-METHODS = "threshold,standard,lora-c,conv-lora,cp-lora,dora-c,conv-dora,cp-dora"
-RATES = "5e-3,standard=1e-3"
-QUICK = ("--preset", "quick", "--epochs", "3")
-PHANTOMS_TO_TRAIN_ON = 20
-SHIPPED_SAH = ("cp-lora", "conv-lora", "dora-c")
+PHANTOMS, PHANTOMS_TRAINED_ON, FIRST_PHANTOM = 30, 20, 3000
+BLEEDS_A_PATIENT, FIRST_BLEED = 2, 5000
+METHODS = "threshold,standard,cp-lora,lora-c,conv-lora,cp-dora,dora-c,conv-dora,shuffled-cp-lora"
+QUICK = "--preset quick --epochs 3"
+
+Row = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """Runs the steps in a folder.
+
+    Parameters
+    ----------
+    work : Path
+        Folder for everything that is made.
+    threads : int, optional
+        Threads of the CPU for each command.
+    """
+
+    work: Path
+    threads: int | None = None
+
+    def steps(self) -> Iterator[tuple[str, Path, Callable[[], None]]]:
+        """Yield each step's name, the file that is there once it is done, and what it does."""
+        yield "ct-ich", self.work / "ct_ich" / "all.csv", lambda: self.script("ct_ich.py", "ct_ich")
+        for fold in sorted(set(read_folds().values())):
+            model = self.work / f"base-{fold}.safetensors"
+            yield f"base-{fold}", model, lambda fold=fold: self.base(fold)  # type: ignore[misc]
+        yield "real-ct", self.work / "real-ct" / "results.json", self.real_ct
+        yield "phantoms", self.work / "phantoms" / "study.csv", self.phantoms
+        yield "phantom-study", self.work / "phantom-study" / "crossval.html", lambda: self.study("phantom")
+        yield "sah-phantom", self.work / "sah-phantom.safetensors", self.sah_phantom
+        yield "sah", self.work / "sah" / "study.csv", self.sah
+        yield "sah-study", self.work / "sah-study" / "crossval.html", lambda: self.study("sah")
+
+    def base(self, fold: int) -> None:
+        """Train a base without one fold."""
+        self.sahlora(
+            f"pretrain ct_ich/train-{fold}.csv -o base-{fold}.safetensors --level 4 --epochs 38"
+            " --average 0.995 --description",
+            HERE / "hemorrhage-base.json",
+            *self.threads_option(),
+        )
+
+    def real_ct(self) -> None:
+        """Segment each real scan with a base that never saw it, and write the figures on base-0's card."""
+        left_out = [f"--fold={fold}=base-{fold}.safetensors" for fold in sorted(set(read_folds().values()))]
+        self.script(
+            "evaluate_real_ct.py", "ct_ich", "real-ct", "--model", "base-0.safetensors", "--record", *left_out
+        )
+
+    def phantoms(self) -> None:
+        """Simulate heads; the last ones are held out."""
+        self.sahlora(f"simulate phantoms --count {PHANTOMS} --seed {FIRST_PHANTOM} --overwrite")
+        self.divide("phantoms", lambda row: int(row["case"][-4:]) - FIRST_PHANTOM >= PHANTOMS_TRAINED_ON)
+
+    def sah_phantom(self) -> None:
+        """Train the demo's adapter; 4 of the 20 heads decide when it is best."""
+        self.sahlora(
+            "finetune phantoms/training.csv -o sah-phantom.safetensors --model base-0.safetensors"
+            f" --target sah --method cp-lora --rank 16 --held-out 4 {QUICK} --description",
+            HERE / "sah-phantom.json",
+            *self.threads_option(),
+        )
+
+    def sah(self) -> None:
+        """Simulate bleeds into blood-free patients; those that base-0 never saw are held out."""
+        self.sahlora(
+            f"simulate sah --into ct_ich/blood-free.csv --count {BLEEDS_A_PATIENT} --seed {FIRST_BLEED}"
+            " --overwrite"
+        )
+        folds = read_folds()
+        self.divide("sah", lambda row: folds[row["patient"]] == TEST_FOLD)
+
+    def study(self, name: str) -> None:
+        """Compare all methods on simulated SAH."""
+        cases = "phantoms" if name == "phantom" else name
+        self.sahlora(
+            f"crossval {cases}/study.csv -o {name}-study --model base-0.safetensors --held-out"
+            f" --methods {METHODS} --ranks 16 --learning-rate 5e-3,standard=1e-3 {QUICK}",
+            *self.threads_option(),
+        )
+
+    # ------------------------------------------------------------------------------------------- parts
+
+    def divide(self, folder: str, is_held_out: Callable[[Row], bool]) -> None:
+        """Write study.csv, which says who is held out, and training.csv without them."""
+        with (self.work / folder / "manifest.csv").open(newline="") as stream:
+            rows = list(csv.DictReader(stream))
+        rows = [row | {"held_out": "yes" if is_held_out(row) else "no"} for row in rows]
+        for name, part in (
+            ("training.csv", [row for row in rows if row["held_out"] == "no"]),
+            ("study.csv", rows),
+        ):
+            with (self.work / folder / name).open("w", newline="") as stream:
+                table = csv.DictWriter(stream, list(rows[0]))
+                table.writeheader()
+                table.writerows(part)
+
+    def threads_option(self) -> tuple[str, ...]:
+        """Return the option that limits the threads."""
+        return () if self.threads is None else ("--threads", str(self.threads))
+
+    def sahlora(self, words: str, *more: str | Path) -> None:
+        """Run a command of the package."""
+        self.run("-m", "sahlora", *words.split(), *map(str, more))
+
+    def script(self, name: str, *words: str) -> None:
+        """Run a script beside this one."""
+        self.run(str(HERE / name), *words)
+
+    def run(self, *words: str) -> None:
+        """Run Python in the folder of the work and stop at a failure."""
+        print(f"$ python {shlex.join(words)}", flush=True)
+        subprocess.run([sys.executable, *words], cwd=self.work, check=True)
+
+
+def main() -> None:
+    """Take all steps, or those asked for, that are not done."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("work", type=Path, metavar="WORK")
+    parser.add_argument("--only", action="append", metavar="STEP", help="take this step; can be repeated")
+    parser.add_argument("--threads", type=int, metavar="N", help="threads of the CPU (default: all cores)")
+    args = parser.parse_args()
+    args.work.mkdir(parents=True, exist_ok=True)
+    steps = list(Trainer(args.work.resolve(), args.threads).steps())
+    if unknown := set(args.only or ()) - {name for name, _, _ in steps}:
+        parser.error(f"there is no step {min(unknown)}; steps are {', '.join(name for name, _, _ in steps)}")
+    for name, result, take in steps:
+        if (args.only is None or name in args.only) and not result.exists():
+            print(f"{name}:", flush=True)
+            take()
+
+
+if __name__ == "__main__":
+    main()

@@ -166,7 +166,9 @@ def test_the_file_holds_counts_and_settings_but_no_names(
 
 def test_the_words_on_the_card_are_those_of_the_description(folder: Path, tmp_path: Path) -> None:
     words = tmp_path / "words.json"
-    words.write_text('{"title": "Ward 3", "summary": "Five millimeters.", "author": "Us", "data": ["4 heads"]}')
+    words.write_text(
+        '{"title": "Ward 3", "summary": "Five millimeters.", "author": "Us", "data": ["4 heads"]}'
+    )
     output = tmp_path / "a.safetensors"
     call = ["finetune", str(folder / "cases.csv"), "-o", str(output), "--held-out", "0", "--epochs", "1"]
     call += ["--model", str(folder / "base.safetensors"), "--description", str(words), "--title", "Ward 4"]
