@@ -1,4 +1,4 @@
-"""A control: the same scans with labels that belong to other slices, from which nothing can be learned."""
+"""A control: the same scans with labels of other slices at other places, to learn nothing from."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ from sahlora.volume import read_volume
 def shuffle_labels(
     cases: Sequence[Case], folder: Path, seed: int, progress: Progress = SILENT
 ) -> tuple[Case, ...]:
-    """Give each scan the label of another one, its slices in random order.
+    """Give each scan the label of another one, its slices in random order and each moved at random.
 
     Cases stand in a random ring and each takes its neighbor's label, so that nobody keeps the own one (unless
-    there is one case only); slices are cut or padded around their center. All that a network can still learn
-    is where blood lies in the mean, and how much of it there is.
+    there is one case only); slices are cut or padded around their center and moved in-plane, round the edges.
+    Without that, labels and blood would still meet in the basal cisterns, where both lie in most scans. All
+    that a network can still learn is how much blood there is.
 
     Parameters
     ----------
@@ -48,9 +49,12 @@ def shuffle_labels(
         if not path.exists():
             volume = read_volume(case.image)
             label = _known(cases[donors[index]])
-            order = np.random.default_rng(seeds[index]).permutation(len(label))
-            fitted = ResizeWithPadOrCrop(volume.hu.shape[1:])(label[np.resize(order, len(volume.hu))])
-            write_image(volume.to_grid(np.asarray(fitted, dtype=np.uint8), label=True), path)
+            own = np.random.default_rng(seeds[index])
+            order = np.resize(own.permutation(len(label)), len(volume.hu))
+            fitted = np.asarray(ResizeWithPadOrCrop(volume.hu.shape[1:])(label[order]), dtype=np.uint8)
+            moves = own.integers(fitted.shape[1:], size=(len(fitted), 2))
+            moved = [np.roll(slice_, move, axis=(0, 1)) for slice_, move in zip(fitted, moves, strict=True)]
+            write_image(volume.to_grid(np.stack(moved), label=True), path)
         shuffled.append(replace(case, label=path, slices=None, segment=None))
     return tuple(shuffled)
 
