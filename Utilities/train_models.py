@@ -98,13 +98,21 @@ class Trainer:
         )
 
     def sah(self) -> None:
-        """Simulate bleeds into blood-free patients; those that base-0 never saw are held out."""
+        """Simulate bleeds into blood-free patients; who is tested on bleeds twice, who is trained on once."""
         self.sahlora(
             f"simulate sah --into ct_ich/blood-free.csv --count {BLEEDS_A_PATIENT} --seed {FIRST_BLEED}"
             " --overwrite"
         )
-        folds = read_folds()
-        self.divide("sah", lambda row: folds[row["patient"]] == TEST_FOLD)
+        folds, first = read_folds(), set[str]()
+
+        def is_held_out(row: Row) -> bool | None:
+            if folds[row["patient"]] == TEST_FOLD:
+                return True
+            again = row["patient"] in first
+            first.add(row["patient"])
+            return None if again else False
+
+        self.divide("sah", is_held_out)
 
     def study(self, name: str) -> None:
         """Compare all methods on simulated SAH."""
@@ -117,11 +125,12 @@ class Trainer:
 
     # ------------------------------------------------------------------------------------------- parts
 
-    def divide(self, folder: str, is_held_out: Callable[[Row], bool]) -> None:
-        """Write study.csv, which says who is held out, and training.csv without them."""
+    def divide(self, folder: str, is_held_out: Callable[[Row], bool | None]) -> None:
+        """Write study.csv, which says who is held out (None: left out), and training.csv without them."""
         with (self.work / folder / "manifest.csv").open(newline="") as stream:
             rows = list(csv.DictReader(stream))
-        rows = [row | {"held_out": "yes" if is_held_out(row) else "no"} for row in rows]
+        told = [(row, is_held_out(row)) for row in rows]
+        rows = [row | {"held_out": "yes" if out else "no"} for row, out in told if out is not None]
         for name, part in (
             ("training.csv", [row for row in rows if row["held_out"] == "no"]),
             ("study.csv", rows),
