@@ -164,12 +164,12 @@ def main() -> None:
 
 def type_line(kind: str, found: dict[str, Any]) -> str:
     """Say how slices with one type of blood are told from slices without any."""
-    where = f"- {kind}: {found['slices']} slices of {found['patients']} patients"
+    where = f"- {kind} (n = {found['slices']} slices, {found['patients']} patients)"
     if "auroc" in found:
         auroc = found["auroc"]
-        return f"{where}, AUROC {auroc['value']:.2f} ({auroc['lower']:.2f} to {auroc['upper']:.2f})."
+        return f"{where}: AUROC {auroc['value']:.2f} ({auroc['lower']:.2f} to {auroc['upper']:.2f})."
     cases = "; ".join(f"{name}: {', '.join(map(str, ranks))}" for name, ranks in found["cases"].items())
-    return f"{where}; percentage of blood-free slices below each ({cases or 'none'})."
+    return f"{where}: percentage of blood-free slices that score lower: {cases or 'none'}."
 
 
 def page(model: Model, results: list[Result], unseen: set[str], figures: dict[str, Any]) -> str:

@@ -92,7 +92,8 @@ class Trainer:
         """Train the demo's adapter; 4 of the 20 heads decide when it is best."""
         self.sahlora(
             "finetune phantoms/training.csv -o sah-phantom.safetensors --model base-0.safetensors"
-            f" --target sah --method cp-lora --rank 16 --held-out 4 {QUICK} --description",
+            " --target sah --method cp-lora --rank 16 --scope all --held-out 4 --preset quick --epochs 6"
+            " --description",
             HERE / "sah-phantom.json",
             *self.threads_option(),
         )
