@@ -12,8 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from conftest import sahlora
 from sahlora.adapter_files import read_adapter
+from sahlora.cli import main
 from sahlora.contents import read_contents
 from sahlora.errors import InputError
 from sahlora.model import SHIPPED, load_model
@@ -49,10 +49,11 @@ def test_listing_accounts_for_every_tensor_and_every_byte(path: Path) -> None:
     assert b"".join(data[t.start : t.start + t.bytes] for t in contents.tensors) == parts(path)[1]
 
 
-def test_show_prints_every_tensor_and_every_field_of_the_card() -> None:
+def test_show_prints_every_tensor_and_every_field_of_the_card(capsys: pytest.CaptureFixture[str]) -> None:
     header, _tensors = parts(ADAPTER)
     card = json.loads(header["__metadata__"]["sahlora"])
-    shown = sahlora("adapters", "show", "sah-phantom").stdout
+    assert main(["adapters", "show", "sah-phantom"]) == 0
+    shown = capsys.readouterr().out
     printed = shown[shown.index("{") : shown.index("tensors, all")]
     assert json.loads(printed) == card
     lines = shown[shown.index("tensors, all") :].splitlines()
@@ -63,9 +64,12 @@ def test_show_prints_every_tensor_and_every_field_of_the_card() -> None:
 @pytest.mark.parametrize(
     ("command", "name", "path"), [("adapters", "sah-phantom", ADAPTER), ("models", "hemorrhage-base", BASE)]
 )
-def test_show_tells_programs_the_same(command: str, name: str, path: Path) -> None:
+def test_show_tells_programs_the_same(
+    command: str, name: str, path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     header, tensors = parts(path)
-    shown = json.loads(sahlora(command, "show", name, "--json").stdout)
+    assert main([command, "show", name, "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
     card = shown["card"] if command == "adapters" else shown
     assert card["training"] == json.loads(header["__metadata__"]["sahlora"])["training"]
     listed = {entry["name"]: entry for entry in shown["contents"]["tensors"]}
@@ -152,8 +156,9 @@ def test_file_taken_apart_and_put_together_again_is_read(tmp_path: Path) -> None
     assert read_adapter(assemble(tmp_path / "same.safetensors", json.dumps(header), tensors)).parameters
 
 
-def test_file_that_hides_something_is_not_installed(tmp_path: Path, models_folder: Path) -> None:
+def test_file_that_hides_something_is_not_installed(
+    tmp_path: Path, models_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = assemble(tmp_path / "site.safetensors", *text_beside_the_card(*parts(ADAPTER)))
-    refused = sahlora("adapters", "import", path)
-    assert (refused.returncode, models_folder.exists()) == (3, False)
-    assert "a text “patient” beside its card" in refused.stderr
+    assert (main(["adapters", "import", str(path)]), models_folder.exists()) == (3, False)
+    assert "a text “patient” beside its card" in capsys.readouterr().err
