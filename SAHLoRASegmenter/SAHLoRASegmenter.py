@@ -295,7 +295,7 @@ class SAHLoRASegmenterWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onCancel(self) -> None:
         if self._run is not None:
-            self.ui.statusLabel.text = _("Cancelling…")
+            self.ui.statusLabel.text = _("Canceling…")
             self.ui.cancelButton.enabled = False
             self._run.cancel()
 

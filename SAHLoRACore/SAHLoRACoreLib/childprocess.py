@@ -249,7 +249,7 @@ class ChildProcess:
 
     def _conclude(self, status: int) -> None:
         if self._killAt is not None:
-            self.error.emit(ChildError("cancelled", _("Cancelled."), _("Nothing was changed.")))
+            self.error.emit(ChildError("cancelled", _("Canceled."), _("Nothing was changed.")))
         elif status == 0:
             self.finished.emit(self._result)
         else:

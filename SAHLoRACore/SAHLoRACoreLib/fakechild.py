@@ -184,7 +184,7 @@ def wait_for_cancel(args: argparse.Namespace) -> int:
     while not args.cancel_file.exists():
         time.sleep(0.05)
     emit("metric", heard=True)
-    emit("error", code="cancelled", message="Cancelled.", hint="")
+    emit("error", code="cancelled", message="Canceled.", hint="")
     return 130
 
 

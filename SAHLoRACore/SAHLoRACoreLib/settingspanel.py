@@ -141,6 +141,7 @@ class SettingsPanel:
 
         edit, row = qt.QLineEdit(), qt.QWidget()
         edit.toolTip = toolTip
+        edit.accessibleName = title.rstrip(":")
         edit.placeholderText = _("default")
         button = qt.QPushButton(_("Choose…"))
         button.toolTip = toolTip
@@ -212,6 +213,7 @@ class SettingsPanel:
         note.wordWrap = True
         layout.addWidget(note)
         self.table = qt.QTableWidget(0, 4)
+        self.table.tabKeyNavigation = False  # Tab goes on to the buttons
         self.table.setHorizontalHeaderLabels([_("What"), _("Name"), _("Size (MB)"), _("Where")])
         self.table.setEditTriggers(qt.QAbstractItemView.NoEditTriggers)
         self.table.setSelectionBehavior(qt.QAbstractItemView.SelectRows)
@@ -220,6 +222,7 @@ class SettingsPanel:
         self.table.verticalHeader().setVisible(False)
         self.table.horizontalHeader().setStretchLastSection(True)
         self.table.toolTip = _("Choose rows to remove.")
+        self.table.accessibleName = _("Stored on this computer")
         self.table.connect("itemSelectionChanged()", self._onSelection)
         layout.addWidget(self.table)
         buttons = qt.QHBoxLayout()

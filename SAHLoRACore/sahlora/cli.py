@@ -33,7 +33,7 @@ COMMANDS = (
 EPILOG = """\
 For research use only, not for diagnosis.
 
-exit status: 0 done, 1 internal error, 2 bad usage, 3 bad input, 4 out of resources, 130 cancelled"""
+exit status: 0 done, 1 internal error, 2 bad usage, 3 bad input, 4 out of resources, 130 canceled"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -86,7 +86,7 @@ def _is_first_process() -> bool:
 def build_parser(modules: dict[str, ModuleType]) -> argparse.ArgumentParser:
     """Build the parser of all commands."""
     common = argparse.ArgumentParser(add_help=False)
-    group = common.add_argument_group("progress and cancelling")
+    group = common.add_argument_group("progress and canceling")
     group.add_argument(
         "--progress",
         choices=("bar", "json", "none"),

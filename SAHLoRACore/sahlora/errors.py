@@ -51,5 +51,5 @@ class Cancelled(SAHLoRAError):  # noqa: N818 - a request honored, not a failure
 
     exit_status = 130
 
-    def __init__(self, message: str = "Cancelled.", hint: str = "Nothing was written.") -> None:
+    def __init__(self, message: str = "Canceled.", hint: str = "Nothing was written.") -> None:
         super().__init__("cancelled", message, hint)

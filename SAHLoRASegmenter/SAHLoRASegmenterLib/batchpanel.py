@@ -189,7 +189,7 @@ def _cells(row: BatchRow) -> tuple[str, str, str, str]:
         RUNNING: _("running"),
         DONE: _("done"),
         FAILED: _("failed"),
-        CANCELLED: _("cancelled"),
+        CANCELLED: _("canceled"),
     }
     figures = ["" if value is None else f"{value:.1f}" for value in (row.volume_ml, row.seconds)]
     return row.case, states[row.state], figures[0], figures[1]

@@ -166,7 +166,7 @@ class CrossvalPanel:
     def onCancel(self) -> None:
         """Stop after the present step."""
         self.ui.crossvalCancelButton.enabled = False
-        self.ui.crossvalStatusLabel.text = _("Canceling...")
+        self.ui.crossvalStatusLabel.text = _("Canceling…")
         self._running.cancel()
 
     def onProgress(self, event: Event) -> None:
@@ -218,7 +218,7 @@ class CrossvalPanel:
         crossValidation.start()
         self._running = crossValidation
         self.ui.crossvalProgressBar.setValue(0)
-        self.ui.crossvalStatusLabel.text = _("Starting...")
+        self.ui.crossvalStatusLabel.text = _("Starting…")
         self._panel.occupy(_("Methods are being compared."))
 
     def _end(self, words: str) -> None:

@@ -68,7 +68,7 @@ def finetune(args: argparse.Namespace) -> int:
         emit("stage", stage=f"training {view}")
         for epoch in range(len(lines) + 1, args.epochs + 1):
             if stopped(args, pause):
-                emit("error", code="cancelled", message="Cancelled.", hint="")
+                emit("error", code="cancelled", message="Canceled.", hint="")
                 return 130
             if epoch == full:
                 emit(

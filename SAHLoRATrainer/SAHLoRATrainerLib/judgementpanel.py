@@ -78,7 +78,7 @@ class JudgementPanel:
 
     def onJudge(self) -> None:
         """Judge the selected run."""
-        with slicer.util.tryWithErrorDisplay(_("The judgement could not be started.")):
+        with slicer.util.tryWithErrorDisplay(_("The judgment could not be started.")):
             if not self._panel.ensureInstalled():
                 return
             self._judging = self._panel.logic.judge(self._run)
@@ -86,7 +86,7 @@ class JudgementPanel:
             self._judging.finished.connect(self.onFinished)
             self._judging.error.connect(self.onError)
             self._ui.verdictLabel.text = _("Segmenting the held-out cases…")
-            self._panel.occupy(_("A judgement is running."))
+            self._panel.occupy(_("A judgment is running."))
 
     def onCancel(self) -> None:
         """Stop."""

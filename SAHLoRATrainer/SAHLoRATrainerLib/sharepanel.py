@@ -159,7 +159,7 @@ class SharePanel:
             except OSError:
                 self.close()
                 raise
-            self.ui.shareStatusLabel.text = _("Checking the file...")
+            self.ui.shareStatusLabel.text = _("Checking the file…")
             self._panel.occupy(_("An adapter is being checked."))
 
     def _onInstalled(self, result: Event) -> None:

@@ -121,13 +121,13 @@ class SuggestPanel:
             ranking.start()
             self._ranking = ranking
             self.ui.rankProgressBar.setValue(0)
-            self.ui.rankStatusLabel.text = _("Starting...")
+            self.ui.rankStatusLabel.text = _("Starting…")
             self._panel.occupy(_("Scans are being ranked."))
 
     def onCancel(self) -> None:
         """Stop; what is done stays."""
         self.ui.rankCancelButton.enabled = False
-        self.ui.rankStatusLabel.text = _("Canceling...")
+        self.ui.rankStatusLabel.text = _("Canceling…")
         self._ranking.cancel()
 
     def onProgress(self, event: Event) -> None:

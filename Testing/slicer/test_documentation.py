@@ -37,7 +37,7 @@ def test_examples_for_scripts_run_as_they_stand(slicer, monkeypatch, tmp_path, c
     for text in examples():
         exec(text.replace("/data", str(tmp_path)), console)
         if "cancel" in text:
-            with pytest.raises(childprocess.ChildFailedError, match="Cancelled"):
+            with pytest.raises(childprocess.ChildFailedError, match="Canceled"):
                 console["run"].wait()
     while console["batch"].isRunning():
         slicer.app.processEvents()

@@ -155,7 +155,7 @@ def test_cancelled_child_that_does_not_listen_is_gone_within_three_seconds(
     panel.ui.cancelButton.click()
     wait_for(slicer, lambda: panel.ui.applyButton.enabled)
 
-    assert panel.ui.statusLabel.text == "Cancelled. Nothing was changed."
+    assert panel.ui.statusLabel.text == "Canceled. Nothing was changed."
     assert messages == []
     assert not alive(pid)
     assert_usable(slicer, panel, monkeypatch)
