@@ -183,6 +183,7 @@ class SAHLoRASegmenterWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def onNodesChanged(self, _caller: Any, _event: str) -> None:
         if not (slicer.mrmlScene.IsClosing() or slicer.mrmlScene.IsBatchProcessing()):
             self._batchPanel.fill()
+            self._resultPanel.onNodeRemoved()
 
     # ------------------------------------------------------------------------------------- state of the panel
 

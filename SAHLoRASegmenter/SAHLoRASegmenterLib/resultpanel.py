@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import slicer
@@ -37,6 +39,7 @@ class ResultPanel:
     def __init__(self, ui: Any) -> None:
         self._ui = ui
         self._result: Result | None = None
+        self._nodes: tuple[Any, ...] = ()  # of the result, as they were when it was shown
         self._live: LiveThreshold | None = None
         self._chartClicks = ChartClicks(self.onChartClick)
         ui.resultThresholdSlider.connect("valueIsChanging(double)", self.onThresholdMoving)
@@ -56,8 +59,14 @@ class ResultPanel:
     def use(self, segmentationNode: Any) -> None:
         """Show this segmentation; None: none."""
         self._result = Result.of(segmentationNode)
+        self._nodes = self._result.nodes if self._result is not None else ()
         self._live = None
         self.refresh()
+
+    def onNodeRemoved(self) -> None:
+        """Show what is left of the result if it was one of its nodes."""
+        if self._result is not None and self._result.nodes != self._nodes:
+            self.use(self._result.segmentationNode)
 
     def close(self) -> None:
         """Listen to the chart no more."""
@@ -69,12 +78,12 @@ class ResultPanel:
         buttons = (
             ui.showSlicesButton,
             ui.show3DButton,
-            ui.showChartButton,
             ui.editButton,
             ui.useAsCaseButton,
         )
         for button in buttons:
             button.enabled = result is not None
+        ui.showChartButton.enabled = result is not None and None not in (result.chartNode, result.areasNode)
         for button in (ui.openPageButton, ui.savePageButton):
             button.enabled = result is not None and result.page is not None
         ui.show3DButton.checked = result is not None and isShownIn3D(result)
@@ -93,16 +102,16 @@ class ResultPanel:
     def onThresholdMoving(self, threshold: float) -> None:
         """Follow the slider."""
         if self._result is not None:
-            self._liveThreshold().apply(threshold)
+            with self._changingThreshold():
+                self._liveThreshold().apply(threshold)
             self._showMeasurements()
 
     def onThreshold(self, threshold: float) -> None:
         """Take the threshold that the user settled on."""
-        if self._result is None:
-            return
-        with slicer.util.tryWithErrorDisplay(_("The threshold could not be changed.")):
-            self._liveThreshold().finish(threshold)
-        self.refresh()
+        if self._result is not None:
+            with self._changingThreshold():
+                self._liveThreshold().finish(threshold)
+            self.refresh()
 
     def showAll(self) -> None:
         """Show a result that just came, in slices and in 3D."""
@@ -163,6 +172,16 @@ class ResultPanel:
                 shutil.copyfile(self._result.page, path)
 
     # ------------------------------------------------------------------------------------------- parts
+
+    @contextmanager
+    def _changingThreshold(self) -> Iterator[None]:
+        """Tell why it can't be changed, and put the slider back to the threshold of the outline."""
+        try:
+            with slicer.util.tryWithErrorDisplay(_("The threshold could not be changed.")):
+                yield
+        except Exception:
+            self.refresh()
+            raise
 
     def _liveThreshold(self) -> LiveThreshold:
         if self._live is None:

@@ -102,6 +102,18 @@ class Result:
         return self._node("chart")
 
     @property
+    def nodes(self) -> tuple[Any, ...]:
+        """CT, maps, tables and chart; None in the place of one that is not there."""
+        return (
+            self.volumeNode,
+            self.probabilityNode,
+            self.disagreementNode,
+            self.measurementsNode,
+            self.areasNode,
+            self.chartNode,
+        )
+
+    @property
     def threshold(self) -> float:
         """Probability from which on voxels are outlined."""
         return float(self.segmentationNode.GetAttribute(THRESHOLD))
@@ -229,6 +241,7 @@ def _pagesFolder() -> Path:
 
 def showInSlices(result: Result) -> None:
     """Show CT and outline in the slice views, at the slice of the largest area."""
+    result.segmentationNode.CreateDefaultDisplayNodes()  # somebody may have removed them
     result.segmentationNode.GetDisplayNode().SetVisibility(True)
     showVolume(result.volumeNode, result.largestSlicePosition())
 
@@ -237,6 +250,7 @@ def showDisagreement(result: Result, visible: bool) -> None:
     """Lay the disagreement over the CT in all slice views, or take it away."""
     node = result.disagreementNode
     if visible:
+        node.CreateDefaultDisplayNodes()
         display = node.GetDisplayNode()
         display.SetAndObserveColorNodeID("vtkMRMLColorTableNodeIron")
         display.SetAutoWindowLevel(False)

@@ -62,8 +62,10 @@ class LiveThreshold:
             label = remove_small_components(label, self._volume, self._result.minimumComponentMl)
         self._write(self._axes.to_stored(label))
         measured = measure(label, self._volume).to_dict()
-        fillMeasurements(self._result.measurementsNode, measured)
-        fillAreas(self._result.areasNode, measured)
+        if self._result.measurementsNode is not None:  # a removed table is not made anew
+            fillMeasurements(self._result.measurementsNode, measured)
+        if self._result.areasNode is not None:
+            fillAreas(self._result.areasNode, measured)
 
     def finish(self, threshold: float) -> None:
         """Apply the threshold that was settled on, remember it, and make the surface anew."""

@@ -139,6 +139,54 @@ def test_outline_corrected_by_hand_is_kept_from_the_slider(slicer, segmented):
     assert "corrected by hand" in segmented.ui.resultNoteLabel.text
 
 
+@pytest.mark.parametrize("role", ["measurements", "areas", "chart", "probability", "volume"])
+def test_panel_goes_on_with_what_is_left_of_a_result(slicer, segmented, role):
+    """Whichever of its nodes the user removes: what can no longer be done is disabled, the rest works."""
+    ui, node = segmented.ui, segmented.ui.resultSelector.currentNode()
+    slicer.mrmlScene.RemoveNode(node.GetNodeReference(f"SAHLoRA.{role}"))
+    usable = {
+        "slices": ui.showSlicesButton.enabled,
+        "chart": ui.showChartButton.enabled,
+        "threshold": ui.resultThresholdSlider.enabled,
+        "table": ui.measurementsTable.rowCount > 0,
+    }
+    missing = {
+        "measurements": {"table"},
+        "areas": {"chart"},
+        "chart": {"chart"},
+        "probability": {"threshold"},
+        "volume": {"slices", "chart", "threshold", "table"},
+    }[role]
+    assert {name for name, works in usable.items() if not works} == missing
+    if usable["threshold"]:
+        segmented._resultPanel.onThresholdMoving(0.9)
+        ui.resultThresholdSlider.value = 0.9
+        ct = ui.inputSelector.currentNode()
+        mask = slicer.util.arrayFromSegmentBinaryLabelmap(node, "hemorrhage", ct)
+        assert (mask.sum(), ui.resultThresholdSlider.value) == (0, 0.9)
+    if usable["slices"]:
+        ui.showSlicesButton.click()
+
+
+def test_threshold_that_cannot_be_changed_says_why_and_goes_back(slicer, segmented, monkeypatch):
+    import numpy as np
+
+    shown, slider = [], segmented.ui.resultThresholdSlider
+    monkeypatch.setattr(slicer.app, "testingEnabled", lambda: False)
+    monkeypatch.setattr(slicer.util, "errorDisplay", lambda text, *_, **__: shown.append(text))
+    ct = segmented.ui.inputSelector.currentNode()  # noqa: F811
+    slicer.util.updateVolumeFromArray(ct, np.zeros((2, 3, 4), np.int16))
+    for move in (segmented._resultPanel.onThresholdMoving, segmented._resultPanel.onThreshold):
+        slider.blockSignals(True)
+        slider.value = 0.9
+        slider.blockSignals(False)
+        with pytest.raises(ValueError, match="CT was changed"):
+            move(0.9)
+        assert slider.value == 0.5
+
+    assert len(shown) == 2
+
+
 def test_report_page_can_be_kept_and_goes_with_the_scene(slicer, segmented, tmp_path, monkeypatch):
     import qt
 
