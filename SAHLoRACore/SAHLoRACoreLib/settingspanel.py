@@ -114,7 +114,8 @@ class SettingsPanel:
         self.packagesLabel.wordWrap = True
         self.repairButton = qt.QPushButton(_("Check and repair"))
         self.repairButton.toolTip = _(
-            "Try out PyTorch and the other packages, and after a question install what is missing or broken."
+            "Try out PyTorch and the other packages, and after a question install what is missing, broken or"
+            " too old."
         )
         self.repairButton.connect("clicked(bool)", self.onRepair)
         form.addRow(_("Packages:"), self.packagesLabel)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib.metadata
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import slicer
+from packaging.utils import canonicalize_name
 from slicer.i18n import tr as _
 
 from SAHLoRACoreLib.childprocess import abandonedFolders
@@ -48,7 +49,14 @@ def storedItems() -> list[StoredItem]:
     return [*_models(), *_packages(), *_trainings(), *_leftBehind()]
 
 
-def notePackages(names: list[str]) -> None:
+def installedDistributions() -> set[str]:
+    """Return the names of all packages in this Python, spelled as pip compares them."""
+    importlib.invalidate_caches()
+    names = (distribution.metadata["Name"] for distribution in importlib.metadata.distributions())
+    return {canonicalize_name(name) for name in names if name}
+
+
+def notePackages(names: Iterable[str]) -> None:
     """Remember that these packages were installed by SAHLoRA, so that they can be offered for removal."""
     import qt
 

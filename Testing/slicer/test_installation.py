@@ -40,62 +40,146 @@ def wheels(slicer):
     Settings().save()
 
 
-def test_probe_in_a_child_tells_missing_from_broken_from_working(slicer, tmp_path, monkeypatch):
-    from SAHLoRACoreLib.childprocess import ChildProcess, pythonExecutable
-    from SAHLoRACoreLib.installation import FOLDER
+# ----------------------------------------------------------------------------------------------------- probe
 
-    (tmp_path / "half_installed.py").write_text("import a_part_that_is_gone")
-    (tmp_path / "refuses.py").write_text("raise OSError('DLL load failed')")
+
+@pytest.fixture
+def packages(slicer, tmp_path, monkeypatch):
+    """A function that adds a made-up package: its code, and its version and needs in pip's record.
+
+    The names are those of the requirements, which are made up as well; nothing of the real ones is imported.
+    """
+    from packaging.requirements import Requirement
+
+    from SAHLoRACoreLib import installation
+
+    lines = ["first>=2.8", "second>=1.5", "third>=1.0"]
+    monkeypatch.setattr(installation, "oldestRequirements", lambda: [Requirement(line) for line in lines])
+    monkeypatch.setattr(installation, "requirementLines", lambda: lines)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    child = ChildProcess(
-        [pythonExecutable(), str(FOLDER / "probe.py"), "json", "not_there", "half_installed", "refuses"]
-    )
-    child.start()
-    result = child.wait()
-    child.close()
+    monkeypatch.syspath_prepend(tmp_path)
 
-    assert result["missing"] == ["not_there"]
-    assert set(result["broken"]) == {"half_installed", "refuses"}
-    assert "DLL load failed" in result["broken"]["refuses"]
+    def add(name, code="", record="9.0", needs=""):
+        if code is not None:
+            (tmp_path / f"{name}.py").write_text(code)
+        if record:
+            information = tmp_path / f"{name}-{record}.dist-info"
+            information.mkdir()
+            text = f"Metadata-Version: 2.1\nName: {name}\nVersion: {record}\n"
+            (information / "METADATA").write_text(text + (f"Requires-Dist: {needs}\n" if needs else ""))
+
+    return add
+
+
+def probe():
+    from SAHLoRACoreLib.installation import PackageInstaller
+
+    return PackageInstaller().probe()
+
+
+def test_probe_in_a_child_tells_missing_from_broken_from_working(packages):
+    packages("second", "import a_part_that_is_gone")
+    packages("third", "raise OSError('DLL load failed')")
+    findings = probe()
+
+    assert findings.missing == ("first",)
+    assert set(findings.broken) == {"second", "third"}
+    assert "DLL load failed" in findings.broken["third"]
+    assert findings.outdated == {}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
+@pytest.mark.parametrize(
+    ("death", "reason"),
+    [
+        ("import os; os.abort()", "SIGABRT"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "SIGSEGV"),
+        ("import atexit, os; atexit.register(os.abort)", "SIGABRT"),
+        ("import os; os._exit(0)", "without a word"),
+        ("import sys; sys.exit('no license')", "no license"),
+    ],
+    ids=["abort", "segmentation fault", "abort at exit", "silent end", "exit"],
+)
+def test_package_whose_import_ends_the_process_is_broken_and_the_others_are_judged(packages, death, reason):
+    packages("first", death)
+    packages("second", "__version__ = '1.6'", record="1.6")
+    findings = probe()
+
+    assert list(findings.broken) == ["first"]
+    assert reason in findings.broken["first"]
+    assert findings.missing == ("third",)
+
+
+def test_package_that_needs_a_broken_one_is_not_blamed(packages):
+    packages("first", "import os; os.abort()")
+    packages("second", "import first", needs="first>=2")
+    packages("third", "import first", needs='first; extra == "all"')
+
+    assert list(probe().broken) == ["first", "third"]
+
+
+def test_too_old_versions_are_found_and_new_ones_pass(packages):
+    packages("first", "__version__ = '0.0.1'", record="0.0.1")
+    packages("second", "", record="1.4.2")
+    packages("third", "__version__ = '1.2.dev3+cpu'", record="1.2.dev3+cpu")
+    findings = probe()
+
+    assert findings.outdated == {"first": "0.0.1", "second": "1.4.2"}
+    assert (findings.missing, findings.broken) == ((), {})
+
+
+def test_what_pip_takes_for_installed_but_is_not_is_broken(packages, tmp_path):
+    packages("first", "__version__ = '0.0.1'", record="2.9")
+    packages("second", None)
+    (tmp_path / "third").mkdir()
+    packages("third", None)
+
+    assert probe().broken == {
+        "first": "it is version 0.0.1, though 2.9 is recorded",
+        "second": "its files are gone",
+        "third": "its files are gone",
+    }
+
+
+def test_python_that_does_not_start_is_no_fault_of_the_packages(packages, monkeypatch, tmp_path):
+    from SAHLoRACoreLib import installation
+    from SAHLoRACoreLib.childprocess import ChildFailedError
+
+    (tmp_path / "sitecustomize.py").write_text("import os; os._exit(3)")
+    monkeypatch.setattr(installation, "pythonExecutable", lambda: sys.executable)
+
+    with pytest.raises(ChildFailedError, match="status 3"):
+        probe()
 
 
 @pytest.mark.proof
 def test_probe_finds_this_environment_complete_without_importing_torch_here(slicer):
-    from SAHLoRACoreLib.installation import PackageInstaller
-
     pytest.importorskip("monai")
     before = "torch" in sys.modules
 
-    assert PackageInstaller().probe().complete
+    assert probe().complete
     assert ("torch" in sys.modules) == before
 
 
-def test_probe_starts_no_child_once_everything_was_found(slicer, monkeypatch, tmp_path):
+def test_probe_starts_no_child_once_everything_was_found(packages, monkeypatch):
     from SAHLoRACoreLib import installation
 
     started = []
-
-    class Found:
-        """A child that finds everything."""
-
-        def __init__(self, command):
-            started.append(command)
-
-        def start(self):
-            pass
-
-        def wait(self):
-            return {"missing": [], "broken": {}}
-
-        def close(self):
-            pass
-
-    monkeypatch.setattr(installation, "ChildProcess", Found)
+    run = installation._runProbe
+    monkeypatch.setattr(installation, "_runProbe", lambda modules: started.append(modules) or run(modules))
+    for name in ("first", "second", "third"):
+        packages(name)
     installer = installation.PackageInstaller()
 
     assert installer.probe().complete
     assert installer.probe().complete
-    assert len(started) == 1
+    assert started == [["first", "second", "third"]]
+    installer.forget()
+    assert installer.probe().complete
+    assert len(started) == 2
+
+
+# ---------------------------------------------------------------------------------------------- installation
 
 
 def test_nothing_is_asked_or_installed_when_all_is_there(installer):
@@ -124,6 +208,17 @@ def test_question_names_packages_and_size_before_torch_is_installed(installer):
     assert "GB" not in installer.consentText(Findings(missing=("monai",)))
 
 
+def test_question_tells_what_is_removed_and_what_is_upgraded(installer):
+    from SAHLoRACoreLib.installation import Findings
+
+    text = installer.consentText(Findings(broken={"monai": "ImportError()"}, outdated={"torch": "2.2"}))
+
+    assert "removed and installed anew: monai." in text
+    assert "upgraded: torch 2.2." in text
+    assert "needs to install" not in text
+    assert "GB" in text
+
+
 def test_torch_comes_through_the_pytorch_extension_and_the_rest_through_slicer(installer):
     from SAHLoRACoreLib.installation import Findings
 
@@ -142,12 +237,92 @@ def test_broken_torch_is_removed_before_it_is_installed(installer):
     assert installer.calls[1].startswith("torch>=2.8")
 
 
-def test_broken_package_is_reinstalled(installer):
+def test_broken_package_is_removed_and_installed_with_its_dependencies(installer):
     from SAHLoRACoreLib.installation import Findings
 
     installer.install(Findings(broken={"monai": "ImportError()"}))
 
-    assert installer.calls == [["--force-reinstall", "--no-deps", "monai>=1.5"]]
+    assert installer.calls == [["uninstall", "monai"], ["monai>=1.5"]]
+
+
+def test_missing_packages_come_with_their_dependencies_though_another_is_broken(installer):
+    from SAHLoRACoreLib.installation import Findings
+
+    installer.install(Findings(missing=("monai",), broken={"tqdm": "ImportError()"}))
+
+    assert installer.calls == [["uninstall", "tqdm"], ["monai>=1.5", "tqdm>=4.66"]]
+
+
+def test_old_packages_are_upgraded_and_stay_if_that_fails(installer):
+    from SAHLoRACoreLib.installation import Findings
+
+    installer.install(Findings(outdated={"torch": "2.2", "monai": "1.3"}))
+
+    assert installer.calls[0].startswith("torch>=2.8")
+    assert installer.calls[1:] == [["monai>=1.5"]]
+
+
+def test_offline_repair_removes_what_is_broken_first(installer, wheels, tmp_path):
+    """Otherwise pip is content with the requirement that looks satisfied."""
+    from SAHLoRACoreLib.installation import Findings
+
+    wheels(tmp_path)
+    installer.install(Findings(missing=("tqdm",), broken={"torch": "SIGABRT", "monai": "ImportError()"}))
+    removed, installed = installer.calls
+
+    assert removed == ["uninstall", "torch", "monai"]
+    assert installed[:3] == ["--no-index", "--find-links", str(tmp_path)]
+    assert [argument.partition(">")[0] for argument in installed[3:]] == ["torch", "monai", "tqdm"]
+
+
+@pytest.fixture
+def noted(slicer):
+    """What is noted as installed by SAHLoRA; nothing afterwards."""
+    import qt
+
+    from SAHLoRACoreLib.storage import INSTALLED_PACKAGES, notedPackages
+
+    qt.QSettings().remove(INSTALLED_PACKAGES)
+    yield notedPackages
+    qt.QSettings().remove(INSTALLED_PACKAGES)
+
+
+def arriving(packages, *names):
+    """Stand in for pip: these packages are there after it."""
+
+    def install(*arguments, **options):
+        for name in names:
+            packages(name)
+
+    return install
+
+
+def test_what_comes_along_is_noted_and_what_was_there_is_not(installer, packages, noted, monkeypatch):
+    import slicer.packaging
+
+    from SAHLoRACoreLib.installation import Findings
+
+    packages("third")
+    monkeypatch.setattr(slicer.packaging, "pip_ensure", arriving(packages, "second", "Came_along"))
+    installer.install(Findings(missing=("second",), outdated={"third": "0.1"}))
+
+    assert noted() == ["came-along", "second"]
+
+
+def test_what_came_before_the_installation_failed_is_noted(installer, packages, noted, monkeypatch):
+    import slicer.packaging
+
+    from SAHLoRACoreLib.installation import Findings, InstallationError
+
+    def fail(*arguments, **options):
+        arriving(packages, "second")()
+        raise OSError("no space left")
+
+    monkeypatch.setattr(slicer.packaging, "pip_ensure", fail)
+    with pytest.raises(InstallationError, match="no space left"):
+        installer.install(Findings(missing=("second", "third")))
+
+    assert noted() == ["second"]
 
 
 def test_wheels_folder_installs_everything_without_network(installer, wheels, tmp_path):
@@ -177,6 +352,16 @@ def test_package_that_is_missing_after_the_installation_is_named(installer, monk
 
     with pytest.raises(InstallationError, match="monai"):
         installer.install(Findings(missing=("monai",)))
+
+
+def test_package_that_is_too_old_after_the_installation_is_named(installer, monkeypatch):
+    from SAHLoRACoreLib.installation import Findings, InstallationError
+
+    old = Findings(outdated={"monai": "1.3"})
+    monkeypatch.setattr(installer, "probe", lambda: old)
+
+    with pytest.raises(InstallationError, match=r"too old.*monai 1\.3"):
+        installer.install(old)
 
 
 def test_slicer_without_packaging_falls_back_to_pip_install(installer, monkeypatch):

@@ -29,3 +29,7 @@ def pip_ensure(requirements: list[Requirement], requester: str | None = None, **
 
 def pip_install(arguments: str | list[str], **options: Any) -> None:
     installed.append(arguments.split() if isinstance(arguments, str) else list(arguments))
+
+
+def pip_uninstall(names: str | list[str], **options: Any) -> None:
+    installed.append(["uninstall", *(names.split() if isinstance(names, str) else names)])
