@@ -216,10 +216,19 @@ class SAHLoRATrainerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.cases.addNodes(volumeNode, segmentationNode, segmentId)
 
     def ensureInstalled(self) -> bool:
-        """Make sure that the packages are there, asking before anything is installed."""
+        """Make sure that the packages are there, asking before anything is installed.
+
+        Events go on while that is found out, so the panel is occupied: a second click starts nothing.
+        """
         from SAHLoRACoreLib.installation import ensureInstalled
 
-        return ensureInstalled(self._installer, slicer.util.confirmOkCancelDisplay)
+        if self.occupation:
+            return False
+        self.occupy(_("The packages are being checked."))
+        try:
+            return ensureInstalled(self._installer, slicer.util.confirmOkCancelDisplay)
+        finally:
+            self.release()
 
     def occupy(self, occupation: str) -> None:
         """Say what runs now; nothing else is started until `release`."""

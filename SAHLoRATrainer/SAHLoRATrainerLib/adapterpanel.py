@@ -110,11 +110,12 @@ class AdapterPanel:
         """Find out how long the training would take."""
         panel = self._panel
         with slicer.util.tryWithErrorDisplay(_("The time could not be estimated.")):
+            cases = [panel.cases.case(row) for row in panel.cases.enabledRows()]
+            settings = settingsOf(panel.parameters)
             if not panel.ensureInstalled():
                 return
-            cases = [panel.cases.case(row) for row in panel.cases.enabledRows()]
-            self._estimated = settingsOf(panel.parameters)
-            self._estimating = TimeEstimate(panel.logic.command, cases, self._estimated)
+            self._estimated = settings
+            self._estimating = TimeEstimate(panel.logic.command, cases, settings)
             self._estimating.finished.connect(self._onEstimated)
             self._estimating.error.connect(self._onNotEstimated)
             self._estimating.start()

@@ -13,6 +13,7 @@ from SAHLoRATrainerLib.casejobs import Checking
 from SAHLoRATrainerLib.cases import DOUBTFUL, FINE, UNCHECKED, WRONG, CaseRow, obstacle
 from SAHLoRATrainerLib.caseviews import showCase
 from SAHLoRATrainerLib.judgement import OUTLINE
+from SAHLoRATrainerLib.rowpicking import RowPicking
 
 NAME, SEGMENT, ML, HELD_OUT, STATUS = range(5)
 ROW_HEIGHT = 22  # pixels: five cases fit
@@ -42,7 +43,7 @@ class CasesPanel:
         ui.holdOutButton.connect("clicked(bool)", self.onHoldOut)
         ui.casesTable.connect("itemChanged(QTableWidgetItem*)", self._onItemChanged)
         ui.casesTable.connect("itemSelectionChanged()", self.refresh)
-        ui.casesTable.connect("itemClicked(QTableWidgetItem*)", self.onShow)
+        self._picking = RowPicking(ui.casesTable, self.onShow)
         ui.checkCasesButton.connect("clicked(bool)", self.onCheck)
         titles = [_("Case"), _("Segment"), _("mL"), _("Held out"), _("Status")]
         ui.casesTable.setHorizontalHeaderLabels(titles)
@@ -58,6 +59,7 @@ class CasesPanel:
 
     def close(self) -> None:
         """End what runs."""
+        self._picking.stop()
         if self._checking is not None:
             self._checking.close()
             self._endChecking()
@@ -123,10 +125,10 @@ class CasesPanel:
         """Hold out a fifth."""
         self._panel.cases.holdOutFifth()
 
-    def onShow(self, item: Any) -> None:
-        """Show the case that was clicked; one in files is loaded now."""
-        if item.column() not in (NAME, HELD_OUT):  # a click there may only be a tick
-            self.show(self._shown[item.row()])
+    def onShow(self, index: int) -> None:
+        """Show the case of a row; one in files is loaded now."""
+        if index < len(self._shown):
+            self.show(self._shown[index])
 
     def show(self, row: CaseRow) -> None:
         """Show a case in the slice views."""
@@ -135,10 +137,10 @@ class CasesPanel:
 
     def onCheck(self) -> None:
         """Check all cases that are used."""
-        table = self._panel.cases
         with slicer.util.tryWithErrorDisplay(_("The cases could not be checked.")):
-            if not self._panel.ensureInstalled():
+            if not self._panel.ensureInstalled() or self._panel.cases is None:
                 return
+            table = self._panel.cases
             rows = [row for row in table.enabledRows() if self._isPresent(row)]
             gone = {row.key for row in table.enabledRows()} - {row.key for row in rows}
             table.changeAll({key: {"status": WRONG, "message": _("Not in the scene.")} for key in gone})

@@ -62,6 +62,11 @@ class Curves:
         table.Modified()
         self._table.Modified()
 
+    @property
+    def epochs(self) -> int:
+        """How many epochs are drawn."""
+        return self._table.GetTable().GetNumberOfRows()
+
     def best(self) -> tuple[int, float] | None:
         """Return epoch and Dice of the best epoch so far; None before the first."""
         table = self._table.GetTable()

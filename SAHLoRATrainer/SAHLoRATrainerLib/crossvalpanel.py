@@ -142,17 +142,17 @@ class CrossvalPanel:
     def onCompare(self) -> None:
         """Start a new comparison of the cases in the table."""
         with slicer.util.tryWithErrorDisplay(_("The comparison could not be started.")):
-            if not self._panel.ensureInstalled():
-                return
-            table = self._panel.cases
+            table, settings = self._panel.cases, self.settings()
             cases = [table.case(row) for row in table.enabledRows()]
-            self._start(CrossValidation(self._panel.logic.command, newComparison(self.settings()), cases))
+            if self._panel.ensureInstalled():
+                self._start(CrossValidation(self._panel.logic.command, newComparison(settings), cases))
 
     def onContinue(self) -> None:
         """Go on with the chosen comparison."""
         with slicer.util.tryWithErrorDisplay(_("The comparison could not be continued.")):
+            chosen = self._chosen()
             if self._panel.ensureInstalled():
-                self._start(CrossValidation(self._panel.logic.command, self._chosen()))
+                self._start(CrossValidation(self._panel.logic.command, chosen))
 
     def onDelete(self) -> None:
         """Delete the chosen comparison with its cached slices, if the user agrees."""

@@ -16,6 +16,7 @@ from SAHLoRATrainerLib.judgement import (
     showStrata,
     verdictOf,
 )
+from SAHLoRATrainerLib.rowpicking import RowPicking
 from SAHLoRATrainerLib.runs import DONE, Run
 
 
@@ -38,7 +39,7 @@ class JudgementPanel:
         ui.cancelJudgeButton.connect("clicked(bool)", self.onCancel)
         ui.showStrataButton.connect("clicked(bool)", self.onShowStrata)
         ui.openEvaluationButton.connect("clicked(bool)", self.onOpenPage)
-        ui.judgementTable.connect("itemClicked(QTableWidgetItem*)", self.onCase)
+        self._picking = RowPicking(ui.judgementTable, self.onCase)
         titles = [
             _("Case"),
             _("mL\nannotated"),
@@ -56,6 +57,7 @@ class JudgementPanel:
 
     def close(self) -> None:
         """End what runs."""
+        self._picking.stop()
         if self._judging is not None:
             self._judging.close()
             self._end()
@@ -79,9 +81,10 @@ class JudgementPanel:
     def onJudge(self) -> None:
         """Judge the selected run."""
         with slicer.util.tryWithErrorDisplay(_("The judgment could not be started.")):
+            run = self._run
             if not self._panel.ensureInstalled():
                 return
-            self._judging = self._panel.logic.judge(self._run)
+            self._judging = self._panel.logic.judge(run)
             self._judging.progress.connect(self.onProgress)
             self._judging.finished.connect(self.onFinished)
             self._judging.error.connect(self.onError)
@@ -112,11 +115,12 @@ class JudgementPanel:
         if error.code != "cancelled":
             slicer.util.errorDisplay(str(error), detailedText=error.details)
 
-    def onCase(self, item: Any) -> None:
-        """Show a case with both outlines."""
-        if self._verdict is not None and self._run is not None:
+    def onCase(self, index: int) -> None:
+        """Show the case of a row with both outlines."""
+        cases = self._verdict.cases if self._verdict is not None else ()
+        if self._run is not None and index < len(cases):
             with slicer.util.tryWithErrorDisplay(_("The case could not be shown.")):
-                showOutlines(self._run, self._verdict.cases[item.row()].name)
+                showOutlines(self._run, cases[index].name)
 
     def onShowStrata(self) -> None:
         """Show Dice over annotated volume."""

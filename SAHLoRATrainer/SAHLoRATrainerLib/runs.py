@@ -253,10 +253,12 @@ def writeText(path: Path, text: str) -> None:
 
 
 def _readLines(path: Path) -> list[dict[str, float]]:
-    try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, ValueError):
-        return []
+    """Return the lines of a file that is being written: the last one may be there in part."""
+    lines: list[dict[str, float]] = []
+    with suppress(OSError, ValueError):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            lines.append(json.loads(line))
+    return lines
 
 
 def _isAlive(run: Run) -> bool:

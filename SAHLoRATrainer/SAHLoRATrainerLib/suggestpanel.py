@@ -106,15 +106,13 @@ class SuggestPanel:
     def onRank(self) -> None:
         """Start a new ranking; that before it is forgotten."""
         with slicer.util.tryWithErrorDisplay(_("The ranking could not be started.")):
+            folder = Path(self.ui.suggestFolderEdit.text)
+            settings = RankSettings(self._model().name, self._ticked(), self._panel.parameters.device)
             if not self._panel.ensureInstalled():
                 return
             self.close()
             self._opened, self._added = {}, set()
-            ranking = Ranking(
-                self._panel.logic.command,
-                Path(self.ui.suggestFolderEdit.text),
-                RankSettings(self._model().name, self._ticked(), self._panel.parameters.device),
-            )
+            ranking = Ranking(self._panel.logic.command, folder, settings)
             ranking.progress.connect(self.onProgress)
             ranking.finished.connect(self.onFinished)
             ranking.error.connect(self.onError)

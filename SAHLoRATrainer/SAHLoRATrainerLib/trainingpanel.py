@@ -47,6 +47,7 @@ class TrainingPanel:
         self._view = ""  # the one that is trained now
         self._curves: Curves | None = None
         self._waiting: list[dict] = []  # epochs that are not drawn yet
+        self._progress: dict = {}  # the last event of that name
         self._drawnAt = 0.0
         self._advice = ""
         ui.trainButton.connect("clicked(bool)", self.onTrain)
@@ -65,6 +66,8 @@ class TrainingPanel:
     def use(self) -> None:
         """List the runs again."""
         self.fill()
+        if self._curves is not None and self._curves.isPresent():
+            self._showRow()
 
     def close(self) -> None:
         """Pause what runs: Slicer, or the module, is about to end."""
@@ -129,15 +132,17 @@ class TrainingPanel:
         """Train with the cases and settings of the panel."""
         panel = self._panel
         with slicer.util.tryWithErrorDisplay(_("The training could not be started.")):
+            cases = [panel.cases.case(row) for row in panel.cases.enabledRows()]
+            settings = settingsOf(panel.parameters)  # as they were at the click: the user goes on meanwhile
             if panel.ensureInstalled():
-                cases = [panel.cases.case(row) for row in panel.cases.enabledRows()]
-                self._follow(lambda: panel.logic.train(cases, settingsOf(panel.parameters)))
+                self._follow(lambda: panel.logic.train(cases, settings))
 
     def onResume(self) -> None:
         """Go on with the selected run."""
         with slicer.util.tryWithErrorDisplay(_("The run could not go on.")):
+            run = self.selectedRun()
             if self._panel.ensureInstalled():
-                self._follow(lambda: self._panel.logic.resume(self.selectedRun()))
+                self._follow(lambda: self._panel.logic.resume(run))
 
     def onPause(self) -> None:
         """Stop after the present step."""
@@ -156,8 +161,9 @@ class TrainingPanel:
                 self._onStage(str(event.get("stage", "")))
             case "progress":
                 self._ui.progressBar.setValue(round(1000 * event.get("fraction", 0)))
-                self._showTimeLeft(event)
-                self._draw()
+                self._progress = event
+                if not self._draw():
+                    self._showTimeLeft()
             case "metric" if "epoch" in event:
                 self._waiting.append(event)
                 self._draw()
@@ -214,7 +220,8 @@ class TrainingPanel:
         except Exception as failure:
             self._ui.statusLabel.text = str(failure)
             raise
-        self._training, self._view, self._curves, self._waiting = training, "", None, []
+        self._training, self._view, self._curves = training, "", None
+        self._waiting, self._progress = [], {}
         self._ui.logText.clear()
         self._ui.progressBar.setValue(0)
         self._ui.bestLabel.text = ""
@@ -246,37 +253,42 @@ class TrainingPanel:
             self._view, self._curves = stage.removeprefix("training "), None
             showRuns([self._training.run])
 
-    def _draw(self, atOnce: bool = False) -> None:
-        """Add the waiting epochs to the curves, at most twice a second."""
+    def _draw(self, atOnce: bool = False) -> bool:
+        """Add the waiting epochs to the curves, at most twice a second, and every figure with them."""
         if not self._waiting or not (atOnce or time.monotonic() - self._drawnAt >= REDRAW_S):
-            return
+            return False
         if self._curves is None or not self._curves.isPresent():  # the scene may have been closed
             self._curves = Curves(self._training.run, self._view)
         self._curves.append(self._waiting)
         self._waiting, self._drawnAt = [], time.monotonic()
-        self._showRow(self._training.run)
+        self._showRow()
+        self._showTimeLeft()
         best = self._curves.best()
         if best is not None:
             self._ui.bestLabel.text = _(
                 "Best so far: Dice {dice:.3f} of the held-out slices, epoch {epoch}"
             ).format(dice=best[1], epoch=best[0])
+        return True
 
-    def _showRow(self, run: Run) -> None:
-        """Show how far a run is in its row of the list."""
+    def _showRow(self) -> None:
+        """Show how far the training is in its row, as the curves have it, so that all figures agree."""
+        run = self._training.run
         names = [other.folder.name for other in self._runs]
         if run.folder.name in names:
-            for column in (EPOCHS, DICE):
-                item = self._ui.runsTable.item(names.index(run.folder.name), column)
-                item.setText(_cells(run)[column])
+            curves = [Curves(run, view) for view in run.settings.views]
+            best = max((found[1] for found in (one.best() for one in curves) if found), default=None)
+            cells = {EPOCHS: str(sum(one.epochs for one in curves)), DICE: _dice(best)}
+            for column, text in cells.items():
+                self._ui.runsTable.item(names.index(run.folder.name), column).setText(text)
 
-    def _showTimeLeft(self, event: dict) -> None:
-        stage, seconds = event.get("stage", ""), event.get("eta_s")
+    def _showTimeLeft(self) -> None:
+        stage, seconds = self._progress.get("stage", ""), self._progress.get("eta_s")
         text = _("Stage: {stage}").format(stage=stage)
         if self._view and stage == f"training {self._view}":
-            total = _epochs(self._training.run, self._view)
-            epoch = min(total, 1 + int(event.get("fraction", 0) * total))
             text = _("Training, {view}: epoch {epoch} of at most {total}").format(
-                view=self._view, epoch=epoch, total=total
+                view=self._view,
+                epoch=self._curves.epochs if self._curves is not None else 0,
+                total=_epochs(self._training.run, self._view),
             )
         if seconds is not None:
             text += _(", about {time} left").format(time=duration(seconds))
@@ -336,5 +348,9 @@ def _cells(run: Run) -> tuple[str, ...]:
     }
     lines = [line for view in run.metrics().values() for line in view]
     scores = [line["held_out_dice"] for line in lines if "held_out_dice" in line]
-    best = f"{max(scores):.3f}" if scores else ""
+    best = _dice(max(scores, default=None))
     return run.settings.name, run.settings.words(), str(len(lines)), best, states.get(run.state, run.state)
+
+
+def _dice(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"

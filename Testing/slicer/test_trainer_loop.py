@@ -85,7 +85,7 @@ def test_adapter_trained_in_the_panel_outlines_a_new_patient_better_than_its_bas
     assert panel.ui.verdictLabel.text.startswith("The adapter is better on 1 of 1 held-out cases")
     assert "too few cases to be sure" in panel.ui.verdictLabel.text
 
-    panel.parts.judgement.onCase(panel.ui.judgementTable.item(0, 0))
+    panel.parts.judgement.onCase(0)
     shown = [
         n
         for n in slicer.util.getNodesByClass("vtkMRMLSegmentationNode")

@@ -11,7 +11,6 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 from test_models import write_model
 from test_segmenter import wait_for
@@ -332,16 +331,6 @@ def test_time_is_estimated_from_a_probe_that_leaves_nothing_behind(slicer, panel
     assert not (data / "runs").exists()
     panel.ui.rankSpinBox.value = 9
     assert panel.ui.estimateLabel.text == "Time: not estimated yet."
-
-
-def test_case_is_shown_by_a_click(slicer, panel, monkeypatch):  # noqa: F811
-    shown = []
-    monkeypatch.setattr("SAHLoRATrainerLib.caseviews.showVolume", lambda *what: shown.append(what))
-    panel.parts.cases.onShow(panel.ui.casesTable.item(1, 1))
-    volume, _ = panel.cases.nodes("2")
-
-    assert shown[0][0] is volume
-    assert np.all(np.isfinite(shown[0][1]))
 
 
 def test_training_from_a_script_waits_and_gives_the_adapter(slicer, logic, cases, settings):  # noqa: F811
