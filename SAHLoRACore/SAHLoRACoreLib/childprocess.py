@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from slicer.i18n import tr as _
 
@@ -90,7 +91,7 @@ class ChildProcess:
     Attributes
     ----------
     folder : Path
-        The child's folder for files in and out; it is removed with `close`.
+        The child's folder for files in and out, made when it is first needed; it is removed with `close`.
     progress : Signal
         Emits every event but the last word: stage, progress, metric, warning, log.
     finished : Signal
@@ -100,10 +101,8 @@ class ChildProcess:
     """
 
     def __init__(self, command: Sequence[str], folder: Path | None = None) -> None:
-        self.folder = folder or makeFolder()
         self.progress, self.finished, self.error = Signal(), Signal(), Signal()
-        self._cancelFile = self.folder / "cancel"
-        self._command = [*command, "--cancel-file", str(self._cancelFile), "--parent-pid", str(os.getpid())]
+        self._command, self._folder = list(command), folder
         self._process: subprocess.Popen[bytes] | None = None
         _open.add(self)
         self._reader = EventReader()
@@ -114,8 +113,14 @@ class ChildProcess:
         self._killAt: float | None = None
         self._timer = None
 
+    @property
+    def folder(self) -> Path:
+        if self._folder is None:
+            self._folder = makeFolder()
+        return self._folder
+
     def start(self) -> None:
-        """Start the command; the signals come from the event loop."""
+        """Start the command; the signals come from the event loop. Raises OSError if that is not possible."""
         import qt
 
         options = {"start_new_session": True}
@@ -123,7 +128,7 @@ class ChildProcess:
             options = {"creationflags": subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP}
         with self._outputPath.open("wb") as output, self._logPath.open("wb") as log:
             self._process = subprocess.Popen(
-                self._command,
+                [*self._command, "--cancel-file", str(self._cancelFile), "--parent-pid", str(os.getpid())],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=log,
@@ -162,12 +167,7 @@ class ChildProcess:
         ChildFailedError
             If the child failed or was cancelled.
         """
-        errors: list[ChildError] = []
-        self.error.connect(errors.append)
-        while self.isRunning():
-            self.processOnce()
-        if errors:
-            raise ChildFailedError(errors[0])
+        waitFor(self)
         return self._result
 
     def processOnce(self) -> None:
@@ -185,7 +185,8 @@ class ChildProcess:
             endProcessTree(self._process)
             self._process.wait()
             self._process = None
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
         _open.discard(self)
 
     def poll(self) -> None:
@@ -209,6 +210,10 @@ class ChildProcess:
             self._process = None
             self._timer.stop()
             self._conclude(status)
+
+    @property
+    def _cancelFile(self) -> Path:
+        return self.folder / "cancel"
 
     @property
     def _outputPath(self) -> Path:
@@ -293,6 +298,22 @@ class ChildProcess:
             _("The log says more."),
             details,
         )
+
+
+def waitFor(work: Any) -> None:
+    """Process the application's events until a `ChildProcess`, or what is made of one, ended.
+
+    Raises
+    ------
+    ChildFailedError
+        If it told an error.
+    """
+    errors: list[ChildError] = []
+    work.error.connect(errors.append)
+    while work.isRunning():
+        work.processOnce()
+    if errors:
+        raise ChildFailedError(errors[0])
 
 
 def makeFolder() -> Path:

@@ -6,10 +6,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from SAHLoRACoreLib.childprocess import ChildError, ChildProcess
+from SAHLoRACoreLib.childwork import ChildWork
 from SAHLoRACoreLib.events import Event
 from SAHLoRACoreLib.settings import deviceFor, settingKey
-from SAHLoRACoreLib.signals import Signal
 
 FOUND = settingKey("devices")
 
@@ -53,55 +52,23 @@ def rememberedDevice(chosen: str) -> Device | None:
     )
 
 
-class DeviceSearch:
-    """Looks for devices in a child.
+class DeviceSearch(ChildWork):
+    """Looks for devices in a child; they are remembered once it is finished.
 
     Parameters
     ----------
     command : sequence of str
         Beginning of the command line.
-
-    Attributes
-    ----------
-    finished : Signal
-        Emits the list of devices, which are remembered from now on.
-    error : Signal
-        Emits a `ChildError`.
     """
 
     def __init__(self, command: Sequence[str]) -> None:
-        self.finished, self.error = Signal(), Signal()
-        self._child = ChildProcess([*command, "devices", "--progress", "json"])
-        self._child.finished.connect(self._onFinished)
-        self._child.error.connect(self._onError)
+        super().__init__([*command, "devices"])
 
-    def start(self) -> None:
-        """Start the child; raise OSError if it can't be started."""
-        try:
-            self._child.start()
-        except OSError:
-            self.close()
-            raise
-
-    def close(self) -> None:
-        """End the child if it runs."""
-        self._child.close()
-
-    def _onFinished(self, result: Event) -> None:
+    def _receive(self, result: Event) -> None:
         import qt
 
-        self.close()
-        try:
-            devices = [
-                Device(str(row["name"]), str(row["description"]), float(row["seconds_per_slice"]))
-                for row in result["devices"]
-            ]
-        except (KeyError, TypeError, ValueError) as failure:
-            self.error.emit(ChildError("unreadable-result", str(failure)))
-            return
+        devices = [
+            Device(str(row["name"]), str(row["description"]), float(row["seconds_per_slice"]))
+            for row in result["devices"]
+        ]
         qt.QSettings().setValue(FOUND, json.dumps([asdict(device) for device in devices]))
-        self.finished.emit(devices)
-
-    def _onError(self, error: ChildError) -> None:
-        self.close()
-        self.error.emit(error)

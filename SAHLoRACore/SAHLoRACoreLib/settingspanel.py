@@ -172,7 +172,7 @@ class SettingsPanel:
     def onFind(self) -> None:
         """Look for devices in a child."""
         self._search = DeviceSearch(self._command)
-        self._search.finished.connect(lambda _devices: self._onSearched(""))
+        self._search.finished.connect(lambda _search: self._onSearched(""))
         self._search.error.connect(self._onError)
         self.devicesLabel.text = _("Looking…")
         self.findButton.enabled = False

@@ -12,8 +12,8 @@ from typing import Any
 import slicer
 from slicer.i18n import tr as _
 
-from SAHLoRACoreLib.childprocess import ChildError, ChildProcess
-from SAHLoRACoreLib.events import Event
+from SAHLoRACoreLib.childprocess import ChildError
+from SAHLoRACoreLib.childwork import ChildWork
 from SAHLoRACoreLib.signals import Signal
 from SAHLoRASegmenterLib.settings import SegmentSettings
 
@@ -31,7 +31,7 @@ class BatchRow:
     message: str = ""
 
 
-class FileRun:
+class FileRun(ChildWork):
     """One scan on disk, segmented into files; nothing is loaded into the scene.
 
     Parameters
@@ -44,13 +44,6 @@ class FileRun:
         Results get this path with the endings .seg.nrrd, .json and .html.
     settings : SegmentSettings
         How to segment.
-
-    Attributes
-    ----------
-    finished, error : Signal
-        Emit this run, or a `ChildError`.
-    result : dict
-        The command's result event.
     """
 
     def __init__(self, command: Sequence[str], scan: Path, output: Path, settings: SegmentSettings) -> None:
@@ -61,33 +54,7 @@ class FileRun:
             arguments += ["--probability", f"{output}-probability.nrrd"]
         if settings.keepDisagreement:
             arguments += ["--disagreement", f"{output}-disagreement.nrrd"]
-        self._child = ChildProcess([*command, *arguments, *settings.arguments(), "--progress", "json"])
-        self.finished, self.error = Signal(), Signal()
-        self.result: Event = {}
-        self._child.finished.connect(self._finish)
-        self._child.error.connect(self._giveUp)
-
-    def start(self) -> FileRun:
-        """Start the child and return this run; raise OSError if it can't be started."""
-        self._child.start()
-        return self
-
-    def cancel(self) -> None:
-        """Ask the child to stop."""
-        self._child.cancel()
-
-    def close(self) -> None:
-        """End the child if it runs; the results stay."""
-        self._child.close()
-
-    def _finish(self, result: Event) -> None:
-        self.result = result
-        self.close()
-        self.finished.emit(self)
-
-    def _giveUp(self, error: ChildError) -> None:
-        self.close()
-        self.error.emit(error)
+        super().__init__([*command, *arguments, *settings.arguments()])
 
 
 class BatchRun:
@@ -217,6 +184,11 @@ def folderJobs(command: Sequence[str], folder: Path, output: Path, settings: Seg
     from sahlora.scans import scans_in
 
     def starter(scan: Path, name: str) -> Callable[[], Any]:
-        return lambda: FileRun(command, scan, output / name, settings).start()
+        def start() -> FileRun:
+            run = FileRun(command, scan, output / name, settings)
+            run.start()
+            return run
+
+        return start
 
     return [(name, starter(scan, name)) for name, scan in scans_in(folder).items()]

@@ -73,7 +73,7 @@ class DevicePanel:
             self._search.close()
             self._search = None
 
-    def _onFound(self, _devices: list) -> None:
+    def _onFound(self, _search: DeviceSearch) -> None:
         self._search = None
         self.refresh()
 

@@ -11,16 +11,16 @@ from typing import Any
 import slicer
 from slicer.i18n import tr as _
 
-from SAHLoRACoreLib.childprocess import ChildError, ChildFailedError, ChildProcess, makeFolder
+from SAHLoRACoreLib.childprocess import ChildError, ChildFailedError, makeFolder
+from SAHLoRACoreLib.childwork import ChildWork
 from SAHLoRACoreLib.events import Event
 from SAHLoRACoreLib.scene import busyCursor, exportVolume, importMap, importSegmentation, moveSegment
-from SAHLoRACoreLib.signals import Signal
 from SAHLoRASegmenterLib.results import MAP, Result, keepPage
 from SAHLoRASegmenterLib.settings import SegmentSettings
 from SAHLoRASegmenterLib.tables import addChart, addTable, fillAreas, fillMeasurements
 
 
-class SegmentationRun:
+class SegmentationRun(ChildWork):
     """A running or finished segmentation of one volume.
 
     Parameters
@@ -36,8 +36,6 @@ class SegmentationRun:
 
     Attributes
     ----------
-    progress : Signal
-        Emits the child's events.
     finished : Signal
         Emits this run once its results are in the scene.
     error : Signal
@@ -61,11 +59,9 @@ class SegmentationRun:
         self._page = folder / "report.html" if settings.makePage else None
         self._outputNode = outputNode
         self._minimumComponentMl = settings.minimumComponentMl
-        self.progress, self.finished, self.error = Signal(), Signal(), Signal()
         self.segmentationNode = self.measurementsNode = None
         self.probabilityNode = self.disagreementNode = None
         self.segmentedResult: Result | None = None
-        self.result: Event = {}
         self._added: list[Any] = []  # nodes to take away again if bringing back the results fails
         arguments = [
             "segment",
@@ -81,12 +77,7 @@ class SegmentationRun:
             arguments += ["--disagreement", str(self._disagreement)]
         if self._page:
             arguments += ["--page", str(self._page)]
-        self._child = ChildProcess(
-            [*command, *arguments, *settings.arguments(), "--progress", "json"], folder
-        )
-        self._child.progress.connect(self._tell)
-        self._child.finished.connect(self._bringBack)
-        self._child.error.connect(self._giveUp)
+        super().__init__([*command, *arguments, *settings.arguments()], folder)
         try:
             with busyCursor():
                 self._volume = exportVolume(volumeNode, folder / "ct.nrrd")
@@ -95,58 +86,16 @@ class SegmentationRun:
             self.close()
             raise
 
-    def start(self) -> None:
-        """Start the child; the signals come from the event loop. Raises OSError if it can't be started."""
+    def _receive(self, result: Event) -> None:
+        if not slicer.mrmlScene.IsNodePresent(self._volume.node):
+            removed = ChildError("volume-removed", _("The CT was removed while it was segmented."))
+            raise ChildFailedError(removed)
         try:
-            self._child.start()
-        except OSError:
-            self.close()
-            raise
-
-    def isRunning(self) -> bool:
-        """Tell whether the child still works."""
-        return self._child.isRunning()
-
-    def cancel(self) -> None:
-        """Ask the child to stop; `error` follows within three seconds, with the code ``cancelled``."""
-        self._child.cancel()
-
-    def wait(self) -> None:
-        """Process the application's events until the results are in the scene.
-
-        Raises
-        ------
-        ChildFailedError
-            If the child failed or was cancelled, or its results can't be used.
-        """
-        errors: list[ChildError] = []
-        self.error.connect(errors.append)
-        while self.isRunning():
-            self._child.processOnce()
-        if errors:
-            raise ChildFailedError(errors[0])
-
-    def close(self) -> None:
-        """End the child if it runs and remove its files; the results in the scene stay."""
-        self._child.close()
-
-    def _bringBack(self, result: Event) -> None:
-        try:
-            if not slicer.mrmlScene.IsNodePresent(self._volume.node):
-                self.error.emit(ChildError("volume-removed", _("The CT was removed while it was segmented.")))
-                return
             with busyCursor():
                 self._importResults()
-            self.result = result
-        except (OSError, RuntimeError, ValueError, KeyError, TypeError) as failure:
+        except Exception:
             self._removeNodes()
-            self.error.emit(
-                ChildError("unreadable-result", _("The result can't be read."), details=str(failure))
-            )
-            return
-        finally:
-            self.close()
-        self.finished.emit(self)
+            raise
 
     def _requireFitting(self, outputNode: Any) -> None:
         """Refuse a segmentation that the outline can't be added to, before the child starts."""
@@ -227,14 +176,13 @@ class SegmentationRun:
         self.segmentationNode = self.measurementsNode = None
         self.probabilityNode = self.disagreementNode = None
 
-    def _tell(self, event: Event) -> None:
+    def _onProgress(self, event: Event) -> None:
         words = {name: self._named(event[name]) for name in ("message", "hint", "text") if name in event}
-        self.progress.emit({**event, **words})
+        super()._onProgress({**event, **words})
 
-    def _giveUp(self, error: ChildError) -> None:
-        self.close()
+    def _onError(self, error: ChildError) -> None:
         message, details = self._named(error.message), self._named(error.details)
-        self.error.emit(replace(error, message=message, details=details))
+        super()._onError(replace(error, message=message, details=details))
 
     def _named(self, text: Any) -> str:
         """Put the volume's name in the place of its temporary file, which says nothing to the user."""

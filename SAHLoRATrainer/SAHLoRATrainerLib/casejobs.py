@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from slicer.i18n import tr as _
 
-from SAHLoRACoreLib.childprocess import ChildError, ChildProcess, makeFolder
+from SAHLoRACoreLib.childprocess import ChildError, makeFolder
 from SAHLoRACoreLib.events import Event
-from SAHLoRACoreLib.signals import Signal
 from SAHLoRATrainerLib.cases import DOUBTFUL, FINE, WRONG, FileCase, SceneCase
-from SAHLoRATrainerLib.export import BadCaseError, Steps, exportCases
-from SAHLoRATrainerLib.runs import Run
+from SAHLoRATrainerLib.casework import CaseWork
+from SAHLoRATrainerLib.export import BadCaseError
+from SAHLoRATrainerLib.runs import Run, RunCase
 from SAHLoRATrainerLib.settings import TrainSettings
 
 PROBE_S = 10.0  # of training, after the cases were prepared
 
 
-class CaseJob:
+class CaseJob(CaseWork):
     """Writes cases to files and runs a command on them, in a temporary folder that goes with it.
 
     Parameters
@@ -27,14 +28,10 @@ class CaseJob:
     command : sequence of str
         Beginning of the command line.
     cases : sequence of SceneCase or FileCase
+        At least one.
     settings : TrainSettings
     arguments : callable
         Makes the rest of the command line of a `Run` in the temporary folder.
-
-    Attributes
-    ----------
-    progress, finished, error : Signal
-        Emit events, the result event, and a `ChildError`.
     """
 
     def __init__(
@@ -44,59 +41,12 @@ class CaseJob:
         settings: TrainSettings,
         arguments: Callable[[Run], list[str]],
     ) -> None:
-        self.progress, self.finished, self.error = Signal(), Signal(), Signal()
-        self._command, self._cases, self._arguments = list(command), cases, arguments
         self._run = Run(makeFolder(), settings)
-        self._export: Steps | None = None
-        self._child: ChildProcess | None = None
+        super().__init__([*command, *arguments(self._run)], cases, self._run.folder)
 
-    def start(self) -> None:
-        """Begin; the signals come from the event loop."""
-        self._export = Steps(exportCases(self._cases))
-        self._export.finished.connect(self._onExported)
-        self._export.error.connect(self._onBadExport)
-        self._export.start()
-
-    def isRunning(self) -> bool:
-        """Tell whether it is being worked on."""
-        return self._export is not None or (self._child is not None and self._child.isRunning())
-
-    def close(self) -> None:
-        """End at once, without further signals, and remove the folder."""
-        if self._export is not None:
-            self._export.close()
-            self._export = None
-        child = self._child or ChildProcess([], self._run.folder)
-        child.close()
-
-    def _onExported(self, cases: tuple) -> None:
-        self._export = None
-        self._run = Run(self._run.folder, self._run.settings, cases)
-        try:
-            self._run.writeManifest()
-            command = [*self._command, *self._arguments(self._run), "--progress", "json"]
-            self._child = ChildProcess(command, self._run.folder)
-            self._child.progress.connect(lambda event: self.progress.emit(event))
-            self._child.finished.connect(self._onFinished)
-            self._child.error.connect(self._onError)
-            self._child.start()
-        except OSError as failure:
-            self._fail(ChildError("unwritable", str(failure)))
-
-    def _onBadExport(self, failure: Exception) -> None:
-        self._export = None
-        self._fail(ChildError("bad-case", str(failure)))
-
-    def _onFinished(self, result: Event) -> None:
-        self.close()
-        self.finished.emit(result)
-
-    def _onError(self, error: ChildError) -> None:
-        self._fail(error)
-
-    def _fail(self, error: ChildError) -> None:
-        self.close()
-        self.error.emit(error)
+    def _keepCases(self, cases: tuple[RunCase, ...]) -> None:
+        self._run = replace(self._run, cases=cases)
+        self._run.writeManifest()
 
 
 class Checking(CaseJob):
@@ -113,10 +63,10 @@ class Checking(CaseJob):
         self.findings: list[tuple[str, str, float | None]] = [(FINE, "", None)] * len(cases)
         self._left = list(range(len(cases)))  # those that could be written
 
-    def _onBadExport(self, failure: Exception) -> None:
+    def _onNotExported(self, failure: Exception) -> None:
         """Leave a case that can't be written out, and go on with the others."""
         if not isinstance(failure, BadCaseError):
-            super()._onBadExport(failure)
+            super()._onNotExported(failure)
             return
         self.findings[self._left.pop(failure.index)] = (WRONG, str(failure), None)
         self._cases = [case for index, case in enumerate(self._cases) if index != failure.index]
@@ -126,13 +76,12 @@ class Checking(CaseJob):
             self._export = None
             self._onFinished({"cases": []})
 
-    def _onFinished(self, result: Event) -> None:
+    def _receive(self, result: Event) -> None:
         for index, case in zip(self._left, result.get("cases", ()), strict=False):
             self.findings[index] = _finding(case)
-        super()._onFinished(result)
 
     def _onError(self, error: ChildError) -> None:
-        result = self._child.result if self._child is not None else {}
+        result = self._child.result
         if "cases" in result:  # the command fails if a case has an error, after it told of all
             self._onFinished(result)
         else:
@@ -151,17 +100,17 @@ class TimeEstimate(CaseJob):
     def __init__(
         self, command: Sequence[str], cases: Sequence[SceneCase | FileCase], settings: TrainSettings
     ) -> None:
-        super().__init__(command, cases, settings, _finetune)
+        super().__init__(command, cases, settings, Run.finetuning)
         self.seconds = float("nan")
         self._startedAt = self._trainingAt = 0.0
-        self.progress.connect(self._onEvent)
 
     def start(self) -> None:
         """Begin; the signals come from the event loop."""
         self._startedAt = time.monotonic()
         super().start()
 
-    def _onEvent(self, event: Event) -> None:
+    def _onProgress(self, event: Event) -> None:
+        super()._onProgress(event)
         now, stage = time.monotonic(), str(event.get("stage", ""))
         if event["event"] == "stage" and stage.startswith("training "):
             self._trainingAt = now
@@ -173,15 +122,9 @@ class TimeEstimate(CaseJob):
             self.seconds = preparing + training * len(self._run.settings.views)
             self._onFinished({})
 
-    def _onFinished(self, result: Event) -> None:
+    def _receive(self, result: Event) -> None:
         if result:  # it was done before ten seconds were over
             self.seconds = time.monotonic() - self._startedAt
-        super()._onFinished(result)
-
-
-def _finetune(run: Run) -> list[str]:
-    paths = [str(run.manifest), "-o", str(run.adapter), "--run", str(run.trainingFolder)]
-    return ["finetune", *paths, *run.settings.arguments()]
 
 
 def _finding(case: dict[str, Any]) -> tuple[str, str, float | None]:

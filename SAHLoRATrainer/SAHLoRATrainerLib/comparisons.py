@@ -15,12 +15,10 @@ from typing import Any
 
 from slicer.i18n import tr as _
 
-from SAHLoRACoreLib.childprocess import ChildError, ChildProcess
-from SAHLoRACoreLib.events import Event
+from SAHLoRACoreLib.childprocess import ChildError
 from SAHLoRACoreLib.settings import dataFolder, deviceFor
-from SAHLoRACoreLib.signals import Signal
 from SAHLoRATrainerLib.cases import FileCase, SceneCase
-from SAHLoRATrainerLib.export import Steps, exportCases
+from SAHLoRATrainerLib.casework import CaseWork
 from SAHLoRATrainerLib.runs import RunCase, removeUnusedCases, writeManifest, writeText
 from SAHLoRATrainerLib.settings import MAX_RANK, TrainSettings
 
@@ -29,7 +27,6 @@ RANKED = ("cp-lora", "lora-c", "conv-lora", "cp-dora", "dora-c", "conv-dora", "l
 METHODS = (*RANKED, "standard", "threshold", "shuffled-cp-lora")
 ALL, KEPT, HELD_OUT = "all", "kept", "held-out"
 SPLITS = (ALL, KEPT, HELD_OUT)
-GRACE_S = 15.0  # from the wish to cancel to the kill: a step on a slow processor, and saving the state
 
 
 @dataclass(frozen=True)
@@ -210,7 +207,7 @@ def readComparison(folder: Path) -> Comparison | None:
         return None
 
 
-class CrossValidation:
+class CrossValidation(CaseWork):
     """A comparison that runs: cases are written to files, a child trains and tests.
 
     Parameters
@@ -226,90 +223,22 @@ class CrossValidation:
     ----------
     comparison : Comparison
         As its folder has it now.
-    progress : Signal
-        Emits the child's events, and ``{"event": "progress", "stage": "exporting", …}`` before.
-    finished : Signal
-        Emits this cross-validation.
-    error : Signal
-        Emits a `ChildError`; its code is ``cancelled`` if that was asked for.
     """
 
     def __init__(
         self, command: Sequence[str], comparison: Comparison, cases: Sequence[SceneCase | FileCase] = ()
     ) -> None:
+        arguments = ["crossval", str(comparison.manifest), "-o", str(comparison.study)]
+        super().__init__([*command, *arguments, *comparison.settings.arguments()], cases)
         self.comparison = comparison
-        self.progress, self.finished, self.error = Signal(), Signal(), Signal()
-        self._command, self._cases = list(command), cases
-        self._export: Steps | None = None
-        self._child: ChildProcess | None = None
 
-    def start(self) -> None:
-        """Begin or go on; the signals come from the event loop. Raises OSError if it can't be started."""
-        if self.comparison.cases:
-            self._startChild()
-            return
-        self._export = Steps(exportCases(self._cases))
-        self._export.progress.connect(self._onExporting)
-        self._export.finished.connect(self._onExported)
-        self._export.error.connect(lambda failure: self._fail(ChildError("bad-case", str(failure))))
-        self._export.start()
-
-    def isRunning(self) -> bool:
-        """Tell whether it is being worked on."""
-        return self._export is not None or (self._child is not None and self._child.isRunning())
-
-    def cancel(self) -> None:
-        """Stop after the present step; `error` follows with the code ``cancelled``."""
-        if self._export is not None:
-            self._export.close()
-            self._fail(ChildError("cancelled", _("Canceled.")))
-        elif self._child is not None:
-            self._child.cancel(GRACE_S)
-
-    def close(self) -> None:
-        """End at once, without signals; what has finished stays in the folder."""
-        if self._export is not None:
-            self._export.close()
-        if self._child is not None:
-            self._child.close()
-        self._export = self._child = None
-
-    # ------------------------------------------------------------------------------------------- parts
-
-    def _onExporting(self, done: float) -> None:
-        self.progress.emit({"event": "progress", "stage": "exporting", "fraction": done, "eta_s": None})
-
-    def _onExported(self, cases: tuple[RunCase, ...]) -> None:
-        self._export = None
+    def _keepCases(self, cases: tuple[RunCase, ...]) -> None:
         if self.comparison.settings.split == ALL:
             cases = tuple(replace(case, heldOut=False) for case in cases)
-        try:
-            self.comparison = self.comparison.changed(cases=cases)
-            writeManifest(self.comparison.manifest, cases)
-            self._startChild()
-        except OSError as failure:
-            self._fail(ChildError("unwritable", str(failure)))
-
-    def _startChild(self) -> None:
-        comparison = self.comparison
-        arguments = ["crossval", str(comparison.manifest), "-o", str(comparison.study)]
-        options = [*comparison.settings.arguments(), "--progress", "json"]
-        self._child = ChildProcess([*self._command, *arguments, *options])
-        self._child.progress.connect(self.progress.emit)
-        self._child.finished.connect(self._onFinished)
-        self._child.error.connect(self._fail)
-        try:
-            self._child.start()
-        except OSError:
-            self.close()
-            raise
-
-    def _onFinished(self, _result: Event) -> None:
-        self.close()
-        self.finished.emit(self)
+        self.comparison = self.comparison.changed(cases=cases)
+        writeManifest(self.comparison.manifest, cases)
 
     def _fail(self, error: ChildError) -> None:
-        self.close()
         if not self.comparison.cases:  # there is nothing to go on with
             shutil.rmtree(self.comparison.folder, ignore_errors=True)
-        self.error.emit(error)
+        super()._fail(error)

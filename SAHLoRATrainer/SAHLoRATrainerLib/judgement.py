@@ -12,12 +12,11 @@ import numpy as np
 import slicer
 from slicer.i18n import tr as _
 
-from SAHLoRACoreLib.childprocess import ChildError, ChildFailedError, ChildProcess
+from SAHLoRACoreLib.childwork import ChildWork
 from SAHLoRACoreLib.events import Event
 from SAHLoRACoreLib.scene import importSegmentation, volumeInWorld
 from SAHLoRACoreLib.settings import deviceFor
 from SAHLoRACoreLib.showing import showVolume
-from SAHLoRACoreLib.signals import Signal
 from SAHLoRATrainerLib.caseviews import center, volumeInScene, volumeOf
 from SAHLoRATrainerLib.runs import Run
 
@@ -152,7 +151,7 @@ class Verdict:
         )
 
 
-class Judging:
+class Judging(ChildWork):
     """Base and adapter of a run segment its held-out cases in a child.
 
     Parameters
@@ -164,10 +163,6 @@ class Judging:
 
     Attributes
     ----------
-    progress : Signal
-        Emits the child's events.
-    finished : Signal
-        Emits this judging.
     error : Signal
         Emits a `ChildError`; an earlier judgement stays as it was.
     verdict : Verdict
@@ -177,58 +172,13 @@ class Judging:
     def __init__(self, command: Sequence[str], run: Run) -> None:
         self.run = run
         self.verdict: Verdict | None = None
-        self.progress, self.finished, self.error = Signal(), Signal(), Signal()
         options = ["--held-out", "--outlines", "--model", run.settings.model, "--adapter", str(run.adapter)]
         options += ["--compare", run.settings.model, "--device", deviceFor(run.settings.device)]
         arguments = ["evaluate", str(run.manifest), "-o", str(run.evaluationFolder), *options]
-        self._child = ChildProcess([*command, *arguments, "--progress", "json"])
-        self._child.progress.connect(self.progress.emit)
-        self._child.finished.connect(self._onFinished)
-        self._child.error.connect(self._fail)
+        super().__init__([*command, *arguments])
 
-    def start(self) -> None:
-        """Start the child; raise OSError if it can't be started."""
-        try:
-            self._child.start()
-        except OSError:
-            self._child.close()
-            raise
-
-    def isRunning(self) -> bool:
-        """Tell whether the child still works."""
-        return self._child.isRunning()
-
-    def cancel(self) -> None:
-        """Ask the child to stop."""
-        self._child.cancel()
-
-    def wait(self) -> None:
-        """Process the application's events until it ended; raise ChildFailedError if it did not end well."""
-        errors: list[ChildError] = []
-        self.error.connect(errors.append)
-        while self.isRunning():
-            self._child.processOnce()
-        if errors:
-            raise ChildFailedError(errors[0])
-
-    def close(self) -> None:
-        """End the child at once if it runs."""
-        self._child.close()
-
-    def _onFinished(self, _result: Event) -> None:
-        self.close()
-        try:
-            self.verdict = Verdict.read(self.run.evaluationFolder)
-        except (OSError, ValueError, KeyError, TypeError) as failure:
-            self.error.emit(
-                ChildError("unreadable-result", _("The result can't be read."), details=str(failure))
-            )
-        else:
-            self.finished.emit(self)
-
-    def _fail(self, error: ChildError) -> None:
-        self.close()
-        self.error.emit(error)
+    def _receive(self, result: Event) -> None:
+        self.verdict = Verdict.read(self.run.evaluationFolder)
 
 
 def verdictOf(run: Run) -> Verdict | None:

@@ -143,6 +143,11 @@ class Run:
         """Write the list of cases; raise OSError if that fails."""
         writeManifest(self.manifest, self.cases)
 
+    def finetuning(self) -> list[str]:
+        """Return the command line that trains, or goes on, without its beginning."""
+        paths = [str(self.manifest), "-o", str(self.adapter), "--run", str(self.trainingFolder)]
+        return ["finetune", *paths, *self.settings.arguments()]
+
     def metrics(self) -> dict[str, list[dict[str, float]]]:
         """Return for each view one line an epoch: epoch, loss and, with held-out cases, held_out_dice."""
         return {

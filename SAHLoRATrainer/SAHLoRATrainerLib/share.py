@@ -31,8 +31,7 @@ class CardWords:
 
 def importCommand(command: Sequence[str], file: Path, name: str, words: CardWords = CardWords()) -> list[str]:
     """Return the command line that checks an adapter file and installs it under a name."""
-    options = ["--name", name, *words.arguments(), "--progress", "json"]
-    return [*command, "adapters", "import", str(file), *options]
+    return [*command, "adapters", "import", str(file), "--name", name, *words.arguments()]
 
 
 def installedNames() -> set[str]:

@@ -8,8 +8,8 @@ from typing import Any
 import slicer
 from slicer.i18n import tr as _
 
-from SAHLoRACoreLib.childprocess import ChildError, ChildProcess
-from SAHLoRACoreLib.events import Event
+from SAHLoRACoreLib.childprocess import ChildError
+from SAHLoRACoreLib.childwork import ChildWork
 from SAHLoRACoreLib.models import SUFFIX, InstalledModel, cardText, installedModels, removeModel
 from SAHLoRATrainerLib.runs import DONE, Run, allRuns
 from SAHLoRATrainerLib.share import (
@@ -44,7 +44,7 @@ class SharePanel:
         self._adapters: list[InstalledModel] = []
         self._taken: set[str] = set()
         self._wasOccupied = False
-        self._child: ChildProcess | None = None
+        self._importing: ChildWork | None = None
         self.ui.keepLicenseSelector.addItems(list(LICENSES))
         self.ui.keepRunSelector.connect("currentIndexChanged(int)", self._onRun)
         self.ui.keepNameEdit.connect("textChanged(QString)", self.refresh)
@@ -64,9 +64,9 @@ class SharePanel:
 
     def close(self) -> None:
         """End a running import."""
-        if self._child is not None:
-            self._child.close()
-            self._child = None
+        if self._importing is not None:
+            self._importing.close()
+            self._importing = None
 
     def obstacle(self) -> str:
         """Return why the chosen run can't be kept, or an empty string."""
@@ -150,21 +150,17 @@ class SharePanel:
         with slicer.util.tryWithErrorDisplay(_("The adapter could not be added.")):
             if not self._panel.ensureInstalled():
                 return
-            child = ChildProcess(importCommand(self._panel.logic.command, file, name, words))
-            child.finished.connect(self._onInstalled)
-            child.error.connect(self._onError)
-            self._child = child
-            try:
-                child.start()
-            except OSError:
-                self.close()
-                raise
+            importing = ChildWork(importCommand(self._panel.logic.command, file, name, words))
+            importing.finished.connect(self._onInstalled)
+            importing.error.connect(self._onError)
+            importing.start()
+            self._importing = importing
             self.ui.shareStatusLabel.text = _("Checking the file…")
             self._panel.occupy(_("An adapter is being checked."))
 
-    def _onInstalled(self, result: Event) -> None:
-        self.close()
-        name = str(result.get("name", ""))
+    def _onInstalled(self, importing: ChildWork) -> None:
+        self._importing = None
+        name = str(importing.result.get("name", ""))
         self._panel.release()
         self._panel.enter()  # every part lists the adapters again
         names = [adapter.name for adapter in self._adapters]
@@ -176,7 +172,7 @@ class SharePanel:
             ).format(title=adapter.title)
 
     def _onError(self, error: ChildError) -> None:
-        self.close()
+        self._importing = None
         self.ui.shareStatusLabel.text = str(error)
         self._panel.release()
         slicer.util.errorDisplay(str(error), detailedText=error.details)

@@ -13,11 +13,11 @@ import slicer
 import vtk
 from slicer.i18n import tr as _
 
-from SAHLoRACoreLib.childprocess import ChildError, ChildProcess, makeFolder
+from SAHLoRACoreLib.childprocess import ChildError, makeFolder
+from SAHLoRACoreLib.childwork import ChildWork
 from SAHLoRACoreLib.events import Event
 from SAHLoRACoreLib.scene import ExportedVolume, importSegmentation
 from SAHLoRACoreLib.settings import deviceFor
-from SAHLoRACoreLib.signals import Signal
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Suggestion:
     proposal_image: str
 
 
-class Ranking:
+class Ranking(ChildWork):
     """A running or finished ranking of the scans in a folder.
 
     Parameters
@@ -74,10 +74,6 @@ class Ranking:
 
     Attributes
     ----------
-    progress : Signal
-        Emits the child's events.
-    finished : Signal
-        Emits this ranking when all scans are done.
     error : Signal
         Emits a `ChildError`; the scans that were done before stay in `suggestions`.
     suggestions : list of Suggestion
@@ -89,49 +85,26 @@ class Ranking:
     """
 
     def __init__(self, command: Sequence[str], scans: Path, settings: RankSettings) -> None:
-        self.progress, self.finished, self.error = Signal(), Signal(), Signal()
         self.suggestions: list[Suggestion] = []
         folder = makeFolder()
         self._table = folder / "ranking.json"
-        self._child = ChildProcess(
+        super().__init__(
             [*command, "cases", "rank", str(scans), "-o", str(self._table), *settings.arguments(),
-             "--proposals", str(folder / "proposals"), "--progress", "json"],
+             "--proposals", str(folder / "proposals")],
             folder,
         )  # fmt: skip
-        self._child.progress.connect(self._follow)
-        self._child.finished.connect(self._finish)
-        self._child.error.connect(self._giveUp)
 
-    def start(self) -> None:
-        """Start the child; the signals come from the event loop. Raises OSError if it can't be started."""
-        try:
-            self._child.start()
-        except OSError:
-            self.close()
-            raise
-
-    def isRunning(self) -> bool:
-        """Tell whether the child still works."""
-        return self._child.isRunning()
-
-    def cancel(self) -> None:
-        """Ask the child to stop; `error` follows, with the code ``cancelled``."""
-        self._child.cancel()
-
-    def close(self) -> None:
-        """End the child if it runs and remove its files; what was opened stays in the scene."""
-        self._child.close()
-
-    def _follow(self, event: Event) -> None:
+    def _onProgress(self, event: Event) -> None:
         if event["event"] == "metric":
             self._read()
-        self.progress.emit(event)
+        super()._onProgress(event)
 
-    def _finish(self, _result: Event) -> None:
+    def _onFinished(self, result: Event) -> None:  # what can be opened stays, so nothing is closed
         self._read()
+        self.result = result
         self.finished.emit(self)
 
-    def _giveUp(self, error: ChildError) -> None:
+    def _onError(self, error: ChildError) -> None:
         self._read()
         self.error.emit(error)
 

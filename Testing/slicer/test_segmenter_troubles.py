@@ -349,13 +349,13 @@ def test_application_reacts_within_100_ms_while_the_child_works(
     panel.ui.inputSelector.setCurrentNode(volume)
     monkeypatch.setenv("SAHLORA_FAKE", behavior)
     longest = []
-    bring_back = module.SegmentationRun._bringBack
+    on_finished = module.SegmentationRun._onFinished
 
     def stop_before_import(run, result):
         longest.append(ticks.stop())
-        bring_back(run, result)
+        on_finished(run, result)
 
-    monkeypatch.setattr(module.SegmentationRun, "_bringBack", stop_before_import)
+    monkeypatch.setattr(module.SegmentationRun, "_onFinished", stop_before_import)
     panel.ui.applyButton.click()
     ticks = Ticks()
     wait_for(slicer, lambda: panel.ui.applyButton.enabled)

@@ -159,8 +159,8 @@ cases = [SceneCase(*add_head(slicer, seed), heldOut=seed == 1) for seed in range
 logic = SAHLoRATrainerLogic([sys.executable, fakecommand.__file__])
 training = logic.train(cases, TrainSettings(epochs=1000))
 while training.isRunning():
-    training._turn()
-    if training._child is not None and training._child._process is not None:
+    training.processOnce()
+    if training._child._process is not None:
         print(training._child._process.pid, flush=True)
 """
 
