@@ -3,26 +3,17 @@
     python Testing/benchmarks/bench_segmenter.py --output Docs/benchmarks/segmenter.json
 
 Runs in the harness (Docs/harness.md): MRML and segmentations are Slicer's own. What is promised: another
-threshold within 0.3 s for 512 x 512 x 30 and 1.5 s for 300 slices; export and import within 2 s each. Told
-are the time by the clock and the main thread's own processor time: other programs slow down the first.
+threshold within 0.3 s for 512 x 512 x 30 and 1.5 s for 300 slices; export and import within 2 s each.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import platform
 import sys
 import tempfile
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "Testing" / "slicer"), str(ROOT / "SAHLoRACore")]
+from in_slicer import run, timed
 
 THRESHOLDS = (0.2, 0.35, 0.5, 0.65, 0.8)
 SLICES = {30: 5.0, 300: 0.5}  # number: mm
@@ -31,30 +22,7 @@ PROMISED_S = {30: 0.3, 300: 1.5}
 
 def main() -> int:
     """Measure and print a table."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--output", type=Path)
-    args = parser.parse_args()
-    import harness
-
-    reason = harness.unavailable()
-    if reason:
-        print(reason, file=sys.stderr)
-        return 1
-    from harness.application import MODULES, load_module, start
-
-    slicer = start()
-    for name in MODULES:
-        load_module(name)
-    results = {
-        "machine": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()},
-        "load_before": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-        "rows": [measure(slicer, count, mm) for count, mm in SLICES.items()],
-    }
-    for row in results["rows"]:
-        print(json.dumps(row))
-    if args.output:
-        args.output.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    return 0
+    return run(__doc__ or "", lambda slicer: [measure(slicer, count, mm) for count, mm in SLICES.items()])
 
 
 def measure(slicer: Any, count: int, mm: float) -> dict[str, Any]:
@@ -89,20 +57,6 @@ def measure(slicer: Any, count: int, mm: float) -> dict[str, Any]:
         "surface": surface_in.rounded(),
         "promised_s": {"export": 2.0, "import": 2.0, "another_threshold": PROMISED_S[count]},
     }
-
-
-@dataclass(frozen=True, order=True)
-class Seconds:
-    """By the clock, and of the thread's own processor time."""
-
-    elapsed: float
-    processor: float
-
-    def __add__(self, other: Seconds) -> Seconds:
-        return Seconds(self.elapsed + other.elapsed, self.processor + other.processor)
-
-    def rounded(self) -> dict[str, float]:
-        return {"elapsed_s": round(self.elapsed, 3), "processor_s": round(self.processor, 3)}
 
 
 def made_up_head(count: int) -> tuple[Any, Any]:
@@ -162,13 +116,6 @@ def remembered(slicer: Any, node: Any, volume: Any, map_node: Any) -> Any:
         measurements=measurements, areas=areas, chart=addChart(areas, "areas"),
     )  # fmt: skip
     return result
-
-
-def timed(work: Callable[[], Any]) -> tuple[Seconds, Any]:
-    """Return how long it took and what came out."""
-    started, computed = time.perf_counter(), time.thread_time()
-    made = work()
-    return Seconds(time.perf_counter() - started, time.thread_time() - computed), made
 
 
 if __name__ == "__main__":

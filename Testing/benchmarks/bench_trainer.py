@@ -3,26 +3,17 @@
     python Testing/benchmarks/bench_trainer.py --output Docs/benchmarks/trainer.json
 
 Runs in the harness (Docs/harness.md): MRML and segmentations are Slicer's own. Cases are written in steps of
-the event loop; the longest is how long the panel can't answer. Promised are 0.1 s for 512 x 512 x 30. Told
-are the time by the clock and the main thread's own processor time: other programs slow down the first.
+the event loop; the longest is how long the panel can't answer. Promised are 0.1 s for 512 x 512 x 30.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import platform
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "Testing" / "slicer"), str(ROOT / "SAHLoRACore")]
+from in_slicer import run, timed
 
 SLICES = {30: 5.0, 300: 0.5}  # number: mm
 EPOCHS = 500
@@ -30,36 +21,17 @@ EPOCHS = 500
 
 def main() -> int:
     """Measure and print a table."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--output", type=Path)
-    args = parser.parse_args()
-    import harness
+    return run(__doc__ or "", measure)
 
-    reason = harness.unavailable()
-    if reason:
-        print(reason, file=sys.stderr)
-        return 1
-    from harness.application import MODULES, load_module, start
 
-    slicer = start()
-    for name in MODULES:
-        load_module(name)
+def measure(slicer: Any) -> list[dict[str, Any]]:
+    """Measure both, in a data folder that goes afterwards."""
     from SAHLoRACoreLib.settings import Settings
 
     with tempfile.TemporaryDirectory() as folder:
         replace(Settings.load(), dataFolder=folder).save()
         rows = [measure_export(slicer, count, mm) for count, mm in SLICES.items()]
-        rows.append(measure_epochs())
-    results = {
-        "machine": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()},
-        "load_before": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-        "rows": rows,
-    }
-    for row in rows:
-        print(json.dumps(row))
-    if args.output:
-        args.output.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    return 0
+        return [*rows, measure_epochs()]
 
 
 def measure_export(slicer: Any, count: int, mm: float) -> dict[str, Any]:
@@ -81,19 +53,19 @@ def measure_export(slicer: Any, count: int, mm: float) -> dict[str, Any]:
     slicer.util.updateSegmentBinaryLabelmapFromArray(mask, segmentation, "blood", volume)
     segmentation.SetAndObserveTransformNodeID(add_transform(slicer, turned(0.1)).GetID())
     steps = exportCases([SceneCase(volume, segmentation, "blood")])
-    clock, thread = [], []
+    times = []
     going = True
     while going:
-        going, seconds, own = timed(lambda: next(steps, None) is not None)
-        clock.append(seconds)
-        thread.append(own)
+        seconds, going = timed(lambda: next(steps, None) is not None)
+        times.append(seconds)
+    clock = [seconds.elapsed for seconds in times]
     return {
         "what": "write a case",
         "slices": count,
         "steps": len(clock),
         "all_s": round(sum(clock), 3),
         "longest_step_s": round(max(clock), 3),
-        "longest_step_own_s": round(max(thread), 3),
+        "longest_step_own_s": round(max(seconds.processor for seconds in times), 3),
     }
 
 
@@ -108,20 +80,13 @@ def measure_epochs() -> dict[str, Any]:
     curves, own = Curves(run, "axial"), []
     for epoch in range(1, EPOCHS + 1):
         line = {"epoch": epoch, "loss": 1 / epoch, "held_out_dice": 0.5}
-        own.append(timed(lambda line=line: curves.append([line]))[2])
+        own.append(timed(lambda line=line: curves.append([line]))[0].processor)
     return {
         "what": "draw an epoch",
         "epochs": EPOCHS,
         "first_fifty_own_ms": round(20 * sum(own[:50]), 3),
         "last_fifty_own_ms": round(20 * sum(own[-50:]), 3),
     }
-
-
-def timed(work: Callable[[], Any]) -> tuple[Any, float, float]:
-    """Return what a work gives, its seconds by the clock, and the main thread's own."""
-    clock, thread = time.perf_counter(), time.thread_time()
-    found = work()
-    return found, time.perf_counter() - clock, time.thread_time() - thread
 
 
 if __name__ == "__main__":
