@@ -190,6 +190,8 @@ class SAHLoRASegmenterWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def _useParameters(self, parameters: Any) -> None:
         import vtk
 
+        from SAHLoRACoreLib.choices import describe, precisions
+
         if self._parameters is not None:
             self._parameters.disconnectGui(self._guiTag)
             self.removeObserver(self._parameters.parameterNode, vtk.vtkCommand.ModifiedEvent, self._refresh)
@@ -198,6 +200,7 @@ class SAHLoRASegmenterWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             if parameters.inputVolume is None:
                 parameters.inputVolume = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
             self._guiTag = parameters.connectGui(self.ui)
+            describe(self.ui.precisionSelector, precisions())
             self.addObserver(parameters.parameterNode, vtk.vtkCommand.ModifiedEvent, self._refresh)
         self._modelPanel.use(parameters)
         self._devicePanel.use(parameters)

@@ -8,9 +8,10 @@ import slicer
 from slicer.i18n import tr as _
 
 from SAHLoRACoreLib.childprocess import ChildError, commandPrefix
+from SAHLoRACoreLib.choices import DeviceSelector
 from SAHLoRACoreLib.devices import DeviceSearch, rememberedDevices
 from SAHLoRACoreLib.installation import Installer, PackageInstaller, ensureInstalled
-from SAHLoRACoreLib.settings import DEVICES, dataFolder, modelsFolder, settingKey
+from SAHLoRACoreLib.settings import AUTO, dataFolder, modelsFolder, settingKey
 from SAHLoRACoreLib.storage import StoredItem, storedItems
 
 MOST_THREADS = 1024
@@ -71,13 +72,13 @@ class SettingsPanel:
             _("Where models and adapters are kept. Empty: {folder}").format(folder=modelsFolder()),
         )
         self.deviceSelector = qt.QComboBox()
-        self.deviceSelector.addItems(list(DEVICES))
-        self.deviceSelector.toolTip = _(
-            'What "auto" stands for in the panels. auto: the graphics card if there is one that can,'
-            " else the processor."
-        )
+        self.deviceSelector.toolTip = _('What "Automatic" stands for in the panels.')
         form.addRow(_("Device:"), self.deviceSelector)
-        self._register("device", self.deviceSelector, "currentText", "currentIndexChanged(int)")
+        self._deviceName = qt.QLineEdit()  # never shown: the page keeps names, the selector shows words
+        self._deviceName.text = AUTO
+        self._devices = DeviceSelector(self.deviceSelector, self._deviceName.setText)
+        self._deviceName.connect("textChanged(QString)", self._showDevice)
+        self._register("device", self._deviceName, "text", "textChanged(QString)")
         self.devicesLabel = qt.QLabel()
         self.devicesLabel.wordWrap = True
         self.findButton = qt.QPushButton(_("Find devices"))
@@ -188,6 +189,9 @@ class SettingsPanel:
         if problem:
             self.devicesLabel.text = problem
 
+    def _showDevice(self, name: str) -> None:
+        self._devices.show(name or AUTO)
+
     def _showDevices(self) -> None:
         lines = [
             _("{device}: {description}, {seconds:.2f} s a slice").format(
@@ -195,6 +199,7 @@ class SettingsPanel:
             )
             for device in rememberedDevices()
         ]
+        self._showDevice(self._deviceName.text)
         self.devicesLabel.text = "\n".join(lines) or _("Not looked for yet.")
         self.findButton.enabled = True
 

@@ -11,6 +11,7 @@ import vtk
 from slicer.i18n import tr as _
 
 from SAHLoRACoreLib.childprocess import ChildError
+from SAHLoRACoreLib.choices import DeviceSelector
 from SAHLoRACoreLib.devices import DeviceSearch, rememberedDevice, rememberedDevices
 from SAHLoRASegmenterLib.settings import VIEWS
 
@@ -43,6 +44,7 @@ class DevicePanel:
         self._ui, self._command, self._ensureInstalled, self._views = ui, command, ensureInstalled, views
         self._search: DeviceSearch | None = None
         self._parameters: Any = None
+        self._selector = DeviceSelector(ui.deviceSelector, self._onChosen)
         ui.findDevicesButton.connect("clicked(bool)", self.onFind)
 
     def use(self, parameters: Any) -> None:
@@ -51,7 +53,9 @@ class DevicePanel:
         self.refresh()
 
     def refresh(self) -> None:
-        """Say what was found."""
+        """List and describe what was found."""
+        if self._parameters is not None:
+            self._selector.show(self._parameters.device)
         self._ui.findDevicesButton.enabled = self._search is None
         if self._search is None:
             self._ui.deviceNoteLabel.text = self._note()
@@ -72,6 +76,10 @@ class DevicePanel:
         if self._search is not None:
             self._search.close()
             self._search = None
+
+    def _onChosen(self, device: str) -> None:
+        if self._parameters is not None:
+            self._parameters.device = device
 
     def _onFound(self, _search: DeviceSearch) -> None:
         self._search = None

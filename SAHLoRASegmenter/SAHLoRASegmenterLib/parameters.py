@@ -5,7 +5,7 @@ from typing import Annotated
 from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
 from slicer.parameterNodeWrapper import Choice, WithinRange, parameterNodeWrapper
 
-from SAHLoRACoreLib.settings import DEVICES
+from SAHLoRACoreLib.settings import AUTO
 from SAHLoRASegmenterLib.settings import DEFAULT_MODEL, PRECISIONS, VIEWS, SegmentSettings
 
 
@@ -16,7 +16,7 @@ class SAHLoRASegmenterParameterNode:
     inputVolume: vtkMRMLScalarVolumeNode
     model: str = DEFAULT_MODEL
     adapter: str = ""
-    device: Annotated[str, Choice(list(DEVICES))] = "auto"
+    device: str = AUTO  # any name that the command takes: graphics cards differ between computers
     automaticViews: bool = True
     axial: bool = True
     coronal: bool = False

@@ -9,10 +9,11 @@ import slicer
 from slicer.i18n import tr as _
 
 from SAHLoRACoreLib.childprocess import ChildProcess
+from SAHLoRACoreLib.choices import DeviceSelector, describe, methods, presets, scopes, targets
 from SAHLoRACoreLib.models import InstalledModel, installedModels
 from SAHLoRATrainerLib.casejobs import TimeEstimate
 from SAHLoRATrainerLib.parameters import settingsOf
-from SAHLoRATrainerLib.settings import TrainSettings, explanation
+from SAHLoRATrainerLib.settings import TARGETS, TrainSettings
 from SAHLoRATrainerLib.trainingpanel import duration
 
 COUNT_DELAY_MS = 1000  # after the panel is entered
@@ -42,6 +43,7 @@ class AdapterPanel:
         self._timer.setSingleShot(True)
         self._timer.setInterval(COUNT_DELAY_MS)
         self._timer.connect("timeout()", self.count)
+        self._devices = DeviceSelector(ui.deviceSelector, self._onDevice)
         ui.modelSelector.connect("currentIndexChanged(int)", self._onModel)
         ui.estimateButton.connect("clicked(bool)", self.onEstimate)
 
@@ -55,6 +57,8 @@ class AdapterPanel:
         selector.addItems([model.title for model in self._models])
         selector.setCurrentIndex(names.index(chosen) if chosen in names else -1)
         selector.blockSignals(wasBlocked)
+        if self._panel.parameters is not None:
+            self._describeChoices()
         self._timer.start()
 
     def close(self) -> None:
@@ -81,7 +85,8 @@ class AdapterPanel:
         if parameters is None:
             return
         ui, settings = self._ui, settingsOf(parameters)
-        ui.methodExplanationLabel.text = explanation(parameters.method)
+        self._devices.show(parameters.device)
+        ui.methodExplanationLabel.text = methods()[parameters.method].explanation
         ui.rankSpinBox.enabled = parameters.method != "standard"
         ui.countLabel.text = self._countText(settings)
         if self._estimating is None and settings != self._estimated:
@@ -123,6 +128,18 @@ class AdapterPanel:
             panel.occupy(_("The time is being estimated."))
 
     # ------------------------------------------------------------------------------------------- parts
+
+    def _describeChoices(self) -> None:
+        """Put words into the lists that the connection of the parameters filled with values."""
+        ui = self._ui
+        describe(ui.methodSelector, methods())
+        describe(ui.presetSelector, presets())
+        describe(ui.scopeSelector, scopes())
+        describe(ui.targetSelector, targets(TARGETS[0]))
+
+    def _onDevice(self, device: str) -> None:
+        if self._panel.parameters is not None:
+            self._panel.parameters.device = device
 
     def _model(self) -> InstalledModel | None:
         index = self._ui.modelSelector.currentIndex

@@ -9,6 +9,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from SAHLoRACoreLib.childprocess import ChildError
+from SAHLoRACoreLib.choices import comparedMethods
 from SAHLoRACoreLib.events import Event
 from SAHLoRATrainerLib.comparisoncharts import CHARTS, PARAMETERS, RANK, STRATUM, meanDice, showComparison
 from SAHLoRATrainerLib.comparisons import (
@@ -49,13 +50,10 @@ class CrossvalPanel:
         self.ui = slicer.util.childWidgetVariables(widget)
         self._running: CrossValidation | None = None
         self._comparisons: list[Comparison] = []
-        words = {
-            "standard": _("standard: the weights themselves"),
-            "threshold": _("threshold: HU alone, no network"),
-            "shuffled-cp-lora": _("control: cp-lora on labels of other scans"),
-        }
+        words = comparedMethods()
         for method in METHODS:
-            item = qt.QListWidgetItem(words.get(method, method))
+            item = qt.QListWidgetItem(words[method].title)
+            item.setToolTip(words[method].explanation)
             item.setFlags(qt.Qt.ItemIsEnabled | qt.Qt.ItemIsUserCheckable)
             ticked = method in CrossvalSettings.methods
             item.setCheckState(qt.Qt.Checked if ticked else qt.Qt.Unchecked)

@@ -5,7 +5,7 @@ from typing import Annotated
 from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
 from slicer.parameterNodeWrapper import Choice, WithinRange, parameterNodeWrapper
 
-from SAHLoRACoreLib.settings import DEVICES
+from SAHLoRACoreLib.settings import AUTO
 from SAHLoRATrainerLib.settings import (
     DEFAULT_MODEL,
     MAX_RANK,
@@ -37,7 +37,7 @@ class SAHLoRATrainerParameterNode:
     learningRate: Annotated[float, WithinRange(0.0, 0.9)] = 0.0
     target: Annotated[str, Choice(list(TARGETS))] = TARGETS[0]
     seed: Annotated[int, WithinRange(0, 999999)] = 0
-    device: Annotated[str, Choice(list(DEVICES))] = "auto"
+    device: str = AUTO  # any name that the command takes: graphics cards differ between computers
     runName: str = "site"
 
 

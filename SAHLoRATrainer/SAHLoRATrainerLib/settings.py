@@ -100,17 +100,3 @@ class TrainSettings:
         rank = "" if self.method == "standard" else f" {self.rank}"
         scope = "" if self.scope == SCOPES[0] else f", {self.scope}"
         return f"{self.method}{rank}{scope}"
-
-
-def explanation(method: str) -> str:
-    """Return one line on a method."""
-    return {
-        "cp-lora": _("CP-LoRA: four thin factors a layer, the fewest parameters. A good first choice."),
-        "lora-c": _("LoRA-C: two factors a layer, about three times as many parameters as CP-LoRA."),
-        "conv-lora": _("convLoRA: two wider factors a layer, about eight times as many as CP-LoRA."),
-        "cp-dora": _("CP-DoRA: CP-LoRA for the direction of the weights, and their size apart."),
-        "dora-c": _("DoRA-C: LoRA-C for the direction of the weights, and their size apart."),
-        "conv-dora": _("convDoRA: convLoRA for the direction of the weights, and their size apart."),
-        "locon": _("LoCon: a narrow convolution and one of a single voxel, as other tools have it."),
-        "standard": _("Standard: trains the weights themselves. The largest file, and the rank has no part."),
-    }[method]

@@ -65,6 +65,14 @@ def test_cmake_lists_every_file_of_the_module_and_no_other(module):
     )
 
 
+@pytest.mark.parametrize("path", [ROOT / "CMakeLists.txt", *(ROOT / m / "CMakeLists.txt" for m in MODULES)])
+def test_cmake_files_are_made_of_commands_alone(path):
+    """A line that a merge left behind stops the configure of the whole extension."""
+    text = re.sub(r"(?m)^\s*#.*", "", path.read_text(encoding="utf-8"))
+    rest = re.sub(r"\b\w+\s*\((?:[^()\"]|\"[^\"]*\")*\)", "", text)
+    assert rest.strip() == ""
+
+
 def test_lister_notices_a_file_that_is_not_listed(tmp_path):
     (tmp_path / "Extra.py").write_text("")
     (tmp_path / "__pycache__").mkdir()

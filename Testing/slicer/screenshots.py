@@ -85,7 +85,7 @@ def draw_segmenter(slicer: Any, folder: Path) -> None:
     ui.inputSelector.setCurrentNode(add_head(slicer))
     ui.adapterSelector.setCurrentIndex(1)
     ui.advancedCollapsibleButton.collapsed = False
-    ui.deviceSelector.setCurrentIndex(ui.deviceSelector.findText("cpu"))
+    ui.deviceSelector.setCurrentIndex(ui.deviceSelector.findData("cpu"))
     ui.findDevicesButton.click()
     wait(slicer, lambda: ui.findDevicesButton.enabled)
     for box in (ui.flipCheckBox, ui.keepProbabilityCheckBox, ui.keepDisagreementCheckBox):

@@ -261,12 +261,12 @@ def test_device_is_shown_with_what_was_found_and_the_expected_time(found):
     ui = found.ui
     # 4 slices of 5 mm, axial alone: 0.01 s each on the card and 0.1 s on the processor, 1 s at least
     assert ui.deviceNoteLabel.text == "Made-up card, 8 GiB; about 1 s for this CT"
-    ui.deviceSelector.setCurrentIndex(ui.deviceSelector.findText("cpu"))
+    ui.deviceSelector.setCurrentIndex(ui.deviceSelector.findData("cpu"))
     ui.automaticViewsCheckBox.checked = False
     for box in (ui.axialCheckBox, ui.coronalCheckBox, ui.sagittalCheckBox, ui.flipCheckBox):
         box.checked = True
     assert ui.deviceNoteLabel.text == "CPU, 2 threads; about 7 s for this CT"  # (4 + 20) * 2 + 20 slices
-    ui.deviceSelector.setCurrentIndex(ui.deviceSelector.findText("mps"))
+    ui.deviceSelector.setCurrentIndex(ui.deviceSelector.findData("mps"))
     assert ui.deviceNoteLabel.text == "No such device was found here."
 
 
@@ -276,7 +276,7 @@ def test_long_computation_is_told_in_minutes(slicer, found):
     grid = np.diag([-0.5, -0.5, 0.5, 1.0])
     thin = slicer.util.addVolumeFromArray(np.full((400, 4, 4), 30, np.int16), ijkToRAS=grid)
     found.ui.inputSelector.setCurrentNode(thin)
-    found.ui.deviceSelector.setCurrentIndex(found.ui.deviceSelector.findText("cpu"))
+    found.ui.deviceSelector.setCurrentIndex(found.ui.deviceSelector.findData("cpu"))
     found.ui.automaticViewsCheckBox.checked = False
     found.ui.flipCheckBox.checked = True
 

@@ -185,7 +185,7 @@ def test_oblique_flipped_anisotropic_volume_gets_the_label_map_of_the_command_in
     panel = show_module("SAHLoRASegmenter", logic=logic, installer=Installed())
     panel.ui.inputSelector.setCurrentNode(volume)
     panel.ui.modelSelector.setCurrentIndex(panel.ui.modelSelector.findText("Random weights"))
-    panel.ui.deviceSelector.setCurrentIndex(panel.ui.deviceSelector.findText("cpu"))
+    panel.ui.deviceSelector.setCurrentIndex(panel.ui.deviceSelector.findData("cpu"))
     panel.ui.flipCheckBox.checked = panel.ui.keepDisagreementCheckBox.checked = True
     panel.ui.makePageCheckBox.checked = False
     panel.ui.applyButton.click()

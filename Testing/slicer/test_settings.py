@@ -122,7 +122,7 @@ def test_page_is_added_to_the_application_settings(slicer):
 
 def test_what_is_changed_on_the_page_is_what_children_get(page, settings, tmp_path):
     page.modelsEdit.text = str(tmp_path / "models é")
-    page.deviceSelector.setCurrentIndex(page.deviceSelector.findText("cpu"))
+    page.deviceSelector.setCurrentIndex(page.deviceSelector.findData("cpu"))
     page.threadsSpinBox.value = 2
     page.temporaryEdit.text = str(tmp_path / "temporary")
     page.wheelsEdit.text = str(tmp_path / "wheels")
@@ -145,7 +145,7 @@ def test_page_shows_what_was_set_before(slicer, settings):
         "/tmp/t",
         "/wheels",
     )
-    assert (page.deviceSelector.currentText, page.threadsSpinBox.value) == ("cpu", 3)
+    assert (page.deviceSelector.currentData, page.threadsSpinBox.value) == ("cpu", 3)
 
 
 def test_page_fits_400_pixels_of_width(page):
