@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,12 +98,15 @@ class ChildProcess:
         Emits the result event (without one, an empty dictionary) of a child that ended well.
     error : Signal
         Emits a `ChildError`, whose code is ``cancelled`` if that was asked for.
+    atExit : callable
+        Called when the application ends; by default `close`.
     """
 
     def __init__(self, command: Sequence[str], folder: Path | None = None) -> None:
         self.progress, self.finished, self.error = Signal(), Signal(), Signal()
         self._command, self._folder = list(command), folder
         self._process: subprocess.Popen[bytes] | None = None
+        self.atExit: Callable[[], None] = self.close
         _open.add(self)
         self._reader = EventReader()
         self._untold: deque[Event] = deque()
@@ -322,8 +325,9 @@ def makeFolder() -> Path:
 
 
 def closeAll() -> None:
-    """End every child and remove its folder: the application ends."""
+    """End every child in its own way and remove its folder: the application ends."""
     for child in tuple(_open):
+        child.atExit()
         child.close()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -71,13 +72,14 @@ class CaseRow:
     key : str
         Names the row's node references in the scene.
     name : str
-        Shown here only; it is never written into an exported case, a run or an adapter.
+        The CT's name in the scene, or the list's name of a case in files. It is shown here only: the table
+        doesn't keep the former, and neither is written into an exported case, a run or an adapter.
     segment : str
         ID of the segment in the scene, or its name or value in a file.
     image, label, slices : str
         Paths of a case in files; empty for a case in the scene.
     patient : str
-        See `SceneCase`.
+        See `SceneCase`; a hash, from which nobody reads who that is.
     enabled, heldOut : bool
     ml : float, optional
         Annotated volume.
@@ -107,6 +109,8 @@ class CaseRow:
 class CaseTable:
     """The table of cases: plain values as JSON in the parameter node, nodes as its node references.
 
+    A saved scene gets no name or identifier of a patient from it, but for what a case in files is found by.
+
     Parameters
     ----------
     parameters : SAHLoRATrainerParameterNode
@@ -118,9 +122,10 @@ class CaseTable:
     def rows(self) -> list[CaseRow]:
         """Return all rows in their order."""
         try:
-            return [CaseRow(**row) for row in json.loads(self._parameters.cases)]
+            rows = [CaseRow(**row) for row in json.loads(self._parameters.cases)]
         except (ValueError, TypeError):  # written by another version
             return []
+        return [row if row.isInFiles else replace(row, name=self._nameInScene(row)) for row in rows]
 
     def row(self, key: str) -> CaseRow | None:
         """Return the row of a key, or None."""
@@ -142,7 +147,8 @@ class CaseTable:
         for row in self.rows():
             if self._nodes(row) == (volumeNode, segmentationNode) and row.segment == segmentID:
                 return row
-        row = CaseRow(self._newKey(), volumeNode.GetName(), segmentID, patient=patientOf(volumeNode))
+        patient = _hash(patientOf(volumeNode))
+        row = CaseRow(self._newKey(), volumeNode.GetName(), segmentID, patient=patient)
         node = self._parameters.parameterNode
         node.SetNodeReferenceID(VOLUME_ROLE.format(key=row.key), volumeNode.GetID())
         node.SetNodeReferenceID(SEGMENTATION_ROLE.format(key=row.key), segmentationNode.GetID())
@@ -172,7 +178,7 @@ class CaseTable:
                 str(case.image),
                 str(case.label),
                 str(case.slices or ""),
-                case.patient if case.patient != case.name else "",
+                _hash(case.patient if case.patient != case.name else ""),
                 heldOut=case.held_out,
             )
             added.append(row)
@@ -230,11 +236,16 @@ class CaseTable:
         )
         return volume, segmentation
 
+    def _nameInScene(self, row: CaseRow) -> str:
+        volume, _segmentation = self._nodes(row)
+        return volume.GetName() if volume is not None else _("case {number}").format(number=row.key)
+
     def _newKey(self, beyond: int = 0) -> str:
         return str(max((int(row.key) for row in self.rows()), default=0) + 1 + beyond)
 
     def _store(self, rows: Sequence[CaseRow]) -> None:
-        text = json.dumps([asdict(row) for row in rows], ensure_ascii=False)
+        kept = [row if row.isInFiles else replace(row, name="") for row in rows]
+        text = json.dumps([asdict(row) for row in kept], ensure_ascii=False)
         if text != self._parameters.cases:
             self._parameters.cases = text
 
@@ -275,6 +286,11 @@ def patientOf(volumeNode: Any) -> str:
     item = hierarchy.GetItemByDataNode(volumeNode)
     patient = hierarchy.GetItemAncestorAtLevel(item, "Patient") if item else 0
     return hierarchy.GetItemUID(patient, "DICOM") or hierarchy.GetItemName(patient) if patient else ""
+
+
+def _hash(patient: str) -> str:
+    """Return what is the same for scans of one patient, and tells nothing of whom; empty stays empty."""
+    return hashlib.blake2b(patient.encode(), digest_size=8).hexdigest() if patient else ""
 
 
 def _patientKey(row: CaseRow) -> str:

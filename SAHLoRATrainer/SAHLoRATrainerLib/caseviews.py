@@ -13,7 +13,7 @@ from slicer.i18n import tr as _
 from SAHLoRACoreLib.scene import importSegmentation, volumeInWorld
 from SAHLoRACoreLib.showing import showVolume
 from SAHLoRATrainerLib.cases import FileCase, SceneCase
-from SAHLoRATrainerLib.export import CASE
+from SAHLoRATrainerLib.export import caseAttribute, isAt, placeOf
 
 
 def showCase(case: SceneCase | FileCase, name: str) -> None:
@@ -35,27 +35,28 @@ def showCase(case: SceneCase | FileCase, name: str) -> None:
     showVolume(volumeNode, center([segmentationNode]))
 
 
-def volumeInScene(image: str) -> Any:
-    """Return the CT in the scene that a file was written from or read to, or None."""
-    for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"):
-        if node.GetAttribute(CASE) in (Path(image).parent.name, image):
-            return node
-    return None
+def volumesInScene(image: str) -> list[Any]:
+    """Return the CTs in the scene that a file was written from or read to, wherever they lie now."""
+    nodes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+    return [node for node in nodes if node.GetAttribute(caseAttribute(image))]
 
 
 def volumeOf(image: str, name: str) -> Any:
-    """Return the CT of a file; it is read if it is not in the scene."""
-    node = volumeInScene(image)
-    if node is not None:
-        return node
+    """Return the CT of a file; it is read if the scene has none that lies where the file's does."""
+    there = volumesInScene(image)
+    for node in there:
+        if isAt(node, node.GetAttribute(caseAttribute(image))):
+            return node
+    node = None
     if Path(image).is_file():
-        unique = slicer.mrmlScene.GenerateUniqueName(name)
-        node = slicer.modules.volumes.logic().AddArchetypeVolume(image, unique)
+        if there:
+            name = _("{name}, before it was moved").format(name=there[0].GetName())
+        node = slicer.modules.volumes.logic().AddArchetypeVolume(image, name)  # which makes it unique
     if node is None:
         raise RuntimeError(
             _("Can't load {path} here. DICOM is loaded in the module DICOM.").format(path=image)
         )
-    node.SetAttribute(CASE, image)
+    node.SetAttribute(caseAttribute(image), placeOf(node))
     return node
 
 
@@ -73,7 +74,7 @@ def _outlineOf(case: FileCase, volumeNode: Any) -> Any:
     """Return the outline of a case in files, loaded once."""
     path = str(case.label)
     for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
-        if node.GetAttribute(CASE) == path:
+        if node.GetAttribute(caseAttribute(path)):
             return node
     if path.endswith(".seg.nrrd"):
         node = importSegmentation(case.label, volumeInWorld(volumeNode, case.label))
@@ -88,5 +89,5 @@ def _outlineOf(case: FileCase, volumeNode: Any) -> Any:
         )
         slicer.modules.segmentations.logic().ImportLabelmapToSegmentationNode(label, node)
         slicer.mrmlScene.RemoveNode(label)
-    node.SetAttribute(CASE, path)
+    node.SetAttribute(caseAttribute(path), "1")
     return node

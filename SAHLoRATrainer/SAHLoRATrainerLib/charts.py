@@ -113,6 +113,23 @@ def showRuns(runs: Sequence[Run]) -> Any:
     return chart
 
 
+def addNode(kind: str, name: str, attribute: str) -> Any:
+    """Add a node of a chart, marked by an attribute and not saved: what it shows is in a folder on disk."""
+    node = slicer.mrmlScene.AddNewNodeByClass(kind)
+    node.SetName(name)  # the legend shows it: no number behind it
+    node.SetAttribute(attribute, "1")
+    node.SetSaveWithScene(False)
+    return node
+
+
+def removeNodes(attribute: str) -> None:
+    """Take the nodes that `addNode` marked from the scene."""
+    for kind in ("vtkMRMLPlotChartNode", "vtkMRMLPlotSeriesNode", "vtkMRMLTableNode"):
+        for node in slicer.util.getNodesByClass(kind):
+            if node.GetAttribute(attribute):
+                slicer.mrmlScene.RemoveNode(node)
+
+
 def removeCurves(run: Run) -> None:
     """Take the curves of a run from the scene."""
     for kind in ("vtkMRMLPlotSeriesNode", "vtkMRMLTableNode"):

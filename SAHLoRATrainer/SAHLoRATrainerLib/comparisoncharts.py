@@ -9,7 +9,7 @@ import slicer
 import vtk
 from slicer.i18n import tr as _
 
-from SAHLoRATrainerLib.charts import COLORS
+from SAHLoRATrainerLib.charts import COLORS, addNode, removeNodes
 
 PARAMETERS, RANK, STRATUM = "parameters", "rank", "stratum"
 CHARTS = (PARAMETERS, RANK, STRATUM)
@@ -32,16 +32,13 @@ def showComparison(configurations: Sequence[Configuration], chart: str, title: s
         One of `CHARTS`.
     title : str
     """
-    for kind in ("vtkMRMLPlotChartNode", "vtkMRMLPlotSeriesNode", "vtkMRMLTableNode"):
-        for node in slicer.util.getNodesByClass(kind):
-            if node.GetAttribute(MADE_FOR):
-                slicer.mrmlScene.RemoveNode(node)
+    removeNodes(MADE_FOR)
     axis = {
         PARAMETERS: _("Trained parameters"),
         RANK: _("Rank"),
         STRATUM: _("Annotated volume (mL)"),
     }[chart]
-    node = _add("vtkMRMLPlotChartNode", title)
+    node = addNode("vtkMRMLPlotChartNode", title, MADE_FOR)
     node.SetTitle(title)
     node.SetXAxisTitle(axis)
     node.SetYAxisTitle(_("Mean Dice of the tested cases"))
@@ -84,7 +81,7 @@ def _series(
     *,
     isBar: bool,
 ) -> Any:
-    table = _add("vtkMRMLTableNode", name)
+    table = addNode("vtkMRMLTableNode", name, MADE_FOR)
     labels = vtk.vtkStringArray()
     labels.SetName(LABEL)
     columns = [vtk.vtkDoubleArray() for _axis in (X, DICE)]
@@ -97,7 +94,7 @@ def _series(
     for column in (labels, *columns):
         table.AddColumn(column)
     kind = slicer.vtkMRMLPlotSeriesNode
-    series = _add("vtkMRMLPlotSeriesNode", name)
+    series = addNode("vtkMRMLPlotSeriesNode", name, MADE_FOR)
     series.SetAndObserveTableNodeID(table.GetID())
     series.SetXColumnName(X)
     series.SetYColumnName(DICE)
@@ -106,11 +103,3 @@ def _series(
     series.SetMarkerStyle(kind.MarkerStyleCircle)
     series.SetColor(*color)
     return series
-
-
-def _add(kind: str, name: str) -> Any:
-    node = slicer.mrmlScene.AddNewNodeByClass(kind)
-    node.SetName(name)  # the legend shows it: no number behind it
-    node.SetAttribute(MADE_FOR, "1")
-    node.SetSaveWithScene(False)  # the comparison's folder has it all
-    return node

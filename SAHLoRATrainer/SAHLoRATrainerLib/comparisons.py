@@ -19,7 +19,7 @@ from SAHLoRACoreLib.childprocess import ChildError
 from SAHLoRACoreLib.settings import dataFolder, deviceFor
 from SAHLoRATrainerLib.cases import FileCase, SceneCase
 from SAHLoRATrainerLib.casework import CaseWork
-from SAHLoRATrainerLib.runs import RunCase, removeUnusedCases, writeManifest, writeText
+from SAHLoRATrainerLib.runs import RunCase, readManifest, removeUnusedCases, writeManifest, writeText
 from SAHLoRATrainerLib.settings import MAX_RANK, TrainSettings
 
 FORMAT, VERSION = "sahlora-comparison", 1
@@ -152,7 +152,6 @@ class Comparison:
             "version": VERSION,
             "created": comparison.created,
             "settings": asdict(comparison.settings),
-            "cases": [asdict(case) for case in comparison.cases],
         }
         text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
         writeText(comparison.folder / "comparison.json", text)
@@ -200,7 +199,7 @@ def readComparison(folder: Path) -> Comparison | None:
         return Comparison(
             folder,
             CrossvalSettings(**(settings | changes)),
-            tuple(RunCase(**case) for case in record["cases"]),
+            readManifest(folder / "cases.csv"),
             record["created"],
         )
     except (OSError, ValueError, KeyError, TypeError):

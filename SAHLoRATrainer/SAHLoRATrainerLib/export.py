@@ -6,11 +6,13 @@ Nothing in them tells whose they are: voxels and geometry alone, under names mad
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import slicer
 import vtk
 from slicer.i18n import tr as _
@@ -22,7 +24,10 @@ from SAHLoRATrainerLib.cases import FileCase, SceneCase
 from SAHLoRATrainerLib.runs import RunCase, casesFolder
 
 PIECE_BYTES = 2**25  # hashed within some hundredths of a second
-CASE = "SAHLoRA.case"  # attribute of a CT: the folder it was written to last
+CASE = (
+    "SAHLoRA.case"  # begins the names of attributes that tell which files a node was written to or read from
+)
+SAME_PLACE_MM = 0.01
 
 Exporting = Generator[float, None, tuple[RunCase, ...]]
 
@@ -77,7 +82,7 @@ def _exportCase(case: SceneCase, done: float) -> Generator[float, None, Path]:
     yield done
     key = yield from contentKey(image, label, done=done)
     folder = casesFolder() / key
-    case.volumeNode.SetAttribute(CASE, folder.name)
+    case.volumeNode.SetAttribute(caseAttribute(folder / "ct.nrrd"), placeOf(image))
     yield done
     if folder.exists():
         return folder
@@ -92,6 +97,27 @@ def _exportCase(case: SceneCase, done: float) -> Generator[float, None, Path]:
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return folder
+
+
+def caseAttribute(path: Path | str) -> str:
+    """Return the name of the attribute of a node that was written to, or read from, a file.
+
+    A CT may have several: it is written for each of its segments, and again when it changed.
+    """
+    return f"{CASE}.{hashlib.blake2b(str(path).encode(), digest_size=16).hexdigest()}"
+
+
+def placeOf(volumeNode: Any) -> str:
+    """Return where a volume lies in the world, as text: the matrix from its voxels."""
+    grid = vtk.vtkMatrix4x4()
+    volumeInWorld(volumeNode, Path()).image.GetIJKToRASMatrix(grid)
+    return json.dumps(slicer.util.arrayFromVTKMatrix(grid).tolist())
+
+
+def isAt(volumeNode: Any, place: str) -> bool:
+    """Tell whether a volume lies at a place that `placeOf` told."""
+    now, then = (np.array(json.loads(text)) for text in (placeOf(volumeNode), place))
+    return bool(np.abs(now - then).max() < SAME_PLACE_MM)
 
 
 def contentKey(*images: Any, done: float) -> Generator[float, None, str]:

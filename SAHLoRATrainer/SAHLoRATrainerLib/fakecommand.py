@@ -57,7 +57,9 @@ def finetune(args: argparse.Namespace) -> int:
     for case in read_cases(args.rest[0]):
         for name in ("image", "label"):
             if not Path(case[name]).exists():
-                emit("error", code="missing-file", message=f"The {name} does not exist.", hint="")
+                emit(
+                    "error", code="missing-file", message=f"The {name} does not exist: {case[name]}.", hint=""
+                )
                 return 3
     for view in args.views.split(","):
         folder = args.run / view

@@ -17,11 +17,13 @@ from SAHLoRACoreLib.events import Event
 from SAHLoRACoreLib.scene import importSegmentation, volumeInWorld
 from SAHLoRACoreLib.settings import deviceFor
 from SAHLoRACoreLib.showing import showVolume
-from SAHLoRATrainerLib.caseviews import center, volumeInScene, volumeOf
+from SAHLoRATrainerLib.caseviews import center, volumeOf, volumesInScene
+from SAHLoRATrainerLib.charts import addNode, removeNodes
 from SAHLoRATrainerLib.runs import Run
 
 FEWEST = 6  # patients: with fewer, Wilcoxon's test can't fall below 0.05, however large the difference
 SIGNIFICANT = 0.05
+STRATA = "SAHLoRA.strata"  # attribute of the chart of the last judgment, and of what belongs to it
 OUTLINE = "SAHLoRA.judgement"  # attribute of the outlines that a click brings and the next one takes
 NO_BLOOD = "0 mL"  # stratum of cases without annotated blood, as the command calls it
 ADAPTED, BASE = 1, 2  # numbers of the two in the names of their outlines
@@ -219,8 +221,8 @@ def showOutlines(run: Run, name: str) -> list[Any]:
 def shownName(run: Run, name: str) -> str:
     """Return what a case is called here: its CT's name if the scene has it, else its name in the run."""
     case = next((case for case in run.cases if case.name == name), None)
-    node = volumeInScene(case.image) if case is not None else None
-    return node.GetName() if node is not None else name
+    nodes = volumesInScene(case.image) if case is not None else []
+    return nodes[0].GetName() if nodes else name
 
 
 def removeOutlines() -> None:
@@ -231,19 +233,23 @@ def removeOutlines() -> None:
 
 
 def showStrata(run: Run, verdict: Verdict) -> Any:
-    """Show Dice over annotated volume, a point a case for base and adapter, and return the chart's node."""
+    """Show Dice over annotated volume, a point a case for base and adapter; return the chart's node.
+
+    It takes the place of the one before.
+    """
+    removeNodes(STRATA)
     title = _("{name}: Dice by annotated volume").format(name=run.settings.name)
-    table = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", title)
+    table = addNode("vtkMRMLTableNode", title, STRATA)
     cases = [case for case in verdict.cases if case.change is not None]
     columns = [[getattr(case, name) for case in cases] for name in ("annotatedMl", "baseDice", "adaptedDice")]
     names = [_("Annotated (mL)"), _("Base"), _("Adapter")]
     slicer.util.updateTableFromArray(table, [np.array(column, float) for column in columns], names)
-    chart = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLPlotChartNode", title)
+    chart = addNode("vtkMRMLPlotChartNode", title, STRATA)
     chart.SetTitle(title)
     chart.SetXAxisTitle(names[0])
     chart.SetYAxisTitle(_("Dice"))
     for name, color in zip(names[1:], (COLORS[BASE], COLORS[ADAPTED]), strict=True):
-        series = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLPlotSeriesNode", name)
+        series = addNode("vtkMRMLPlotSeriesNode", name, STRATA)
         series.SetAndObserveTableNodeID(table.GetID())
         series.SetXColumnName(names[0])
         series.SetYColumnName(name)

@@ -1,6 +1,7 @@
 """Runs of training on disk: settings, cases, progress and result of each in a folder of its own.
 
     DATA/runs/run-001/   run.json, cases.csv, training/ (of the command), adapter.safetensors, evaluation/
+                         cases.csv alone has paths: it is for this computer, where the command finds the files
     DATA/cases/KEY/      ct.nrrd, label.nrrd: a case as it was exported, shared by all runs that use it
 
 Whatever happens to Slicer, the scene or the child, a run is found again here and goes on.
@@ -123,9 +124,9 @@ class Run:
         record = {
             "format": FORMAT,
             "version": VERSION,
-            **{name: getattr(run, name) for name in ("state", "message", "created", "pid", "session")},
+            **{name: getattr(run, name) for name in ("state", "created", "pid", "session")},
+            "message": withoutPaths(run.message, run.cases),
             "settings": asdict(run.settings),
-            "cases": [asdict(case) for case in run.cases],
         }
         writeText(run.folder / "run.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n")
         return run
@@ -186,7 +187,7 @@ def readRun(folder: Path) -> Run | None:
         run = Run(
             folder,
             TrainSettings(**settings),
-            tuple(RunCase(**case) for case in record["cases"]),
+            readManifest(folder / "cases.csv"),
             *(record[name] for name in ("state", "message", "created", "pid", "session")),
         )
     except (OSError, ValueError, KeyError, TypeError):
@@ -241,6 +242,34 @@ def writeManifest(path: Path, cases: Sequence[RunCase]) -> None:
     with unfinished.open("w", newline="", encoding="utf-8") as stream:
         csv.writer(stream).writerows(rows)
     unfinished.replace(path)
+
+
+def readManifest(path: Path) -> tuple[RunCase, ...]:
+    """Return the cases of a list that `writeManifest` wrote, none if it is not there yet.
+
+    Raises
+    ------
+    OSError, KeyError
+        If it can't be read.
+    """
+    if not path.exists():
+        return ()
+    with path.open(newline="", encoding="utf-8") as stream:
+        return tuple(
+            RunCase(
+                *(row[name] for name in ("case", "image", "label", "segment", "slices", "patient")),
+                row["held_out"] == "yes",
+            )
+            for row in csv.DictReader(stream)
+        )
+
+
+def withoutPaths(text: str, cases: Sequence[RunCase]) -> str:
+    """Return a message about cases with an ellipsis for each of their paths, which may name a patient."""
+    paths = {path for case in cases for path in (case.image, case.label, case.slices) if path}
+    for path in sorted(paths, key=len, reverse=True):
+        text = text.replace(path, "\N{HORIZONTAL ELLIPSIS}")
+    return text
 
 
 def writeText(path: Path, text: str) -> None:

@@ -43,6 +43,7 @@ class Training(CaseWork):
 
     def __init__(self, command: Sequence[str], run: Run, cases: Sequence[SceneCase | FileCase] = ()) -> None:
         super().__init__([*command, *run.finetuning()], cases)
+        self._child.atExit = self.close
         self.run = run
         self._beat: Any = None
         self._stopped = ""  # the state that the user asked for

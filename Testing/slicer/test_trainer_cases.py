@@ -83,8 +83,26 @@ def test_list_of_files_is_added_without_reading_them(slicer, open_trainer, tmp_p
     panel.parts.cases.addFiles(manifest)
     rows = panel.cases.rows()
 
-    assert [(row.name, row.heldOut, row.patient) for row in rows] == [("a", True, "P"), ("b", False, "Q")]
+    assert [(row.name, row.heldOut) for row in rows] == [("a", True), ("b", False)]
+    assert len({row.patient for row in rows} - {"", "P", "Q"}) == 2
     assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode") == 0
+
+
+def test_saved_table_names_no_patient_and_knows_scans_of_one_all_the_same(slicer, open_trainer, add_case):
+    panel = open_trainer()
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    for number, person in enumerate(("MUELLER^HANS", "MUELLER^HANS", "MAIER^EVA")):
+        case = add_case(f"{person} CT {number}")
+        patient = hierarchy.CreateSubjectItem(hierarchy.GetSceneItemID(), person)
+        hierarchy.SetItemUID(patient, "DICOM", f"ID of {person}")
+        hierarchy.SetItemParent(hierarchy.GetItemByDataNode(case[0]), patient)
+        panel.addCase(*case)
+    rows = panel.cases.rows()
+
+    assert [row.name for row in rows] == ["MUELLER^HANS CT 0", "MUELLER^HANS CT 1", "MAIER^EVA CT 2"]
+    assert rows[0].patient == rows[1].patient != rows[2].patient
+    for word in ("MUELLER", "HANS", "MAIER"):
+        assert word not in panel.parameters.cases
 
 
 def test_ticks_of_use_and_held_out_are_kept(open_trainer, add_case):
@@ -111,7 +129,8 @@ def test_what_can_not_be_trained_on_is_refused_with_the_reason(slicer, open_trai
     panel.ui.holdOutButton.click()
     assert obstacle() == ""
     slicer.mrmlScene.RemoveNode(first[0])
-    assert "No longer in the scene: A" in obstacle()
+    assert "No longer in the scene: case 1" in obstacle()
+    assert panel.ui.casesTable.item(0, 0).text() == "case 1"
 
 
 def test_fifth_of_the_patients_is_held_out(open_trainer, add_case):

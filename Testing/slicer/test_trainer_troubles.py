@@ -138,6 +138,30 @@ def test_closing_slicer_pauses_the_training_and_leaves_no_process(slicer, panel,
     assert epochs_on_disk(again.parts.training.selectedRun()) == ALL
 
 
+@pytest.mark.parametrize("order", [("quit", "cleanup"), ("cleanup", "quit")])
+def test_training_is_paused_in_whatever_order_slicer_ends(slicer, panel, order):  # noqa: F811
+    from SAHLoRATrainerLib.runs import allRuns
+
+    start(slicer, panel)
+    child = child_of(panel)
+    pid, ends = child._process.pid, {"quit": slicer.app.quit, "cleanup": panel.cleanup}
+    for end in order:
+        ends[end]()
+        assert child._failure["code"] == "cancelled"  # it was asked, and had the time to save its state
+        with pytest.raises(ProcessLookupError):
+            os.killpg(pid, 0)
+        assert [run.state for run in allRuns()] == ["paused"]
+
+
+def test_quit_while_cases_are_written_leaves_no_half_of_one(slicer, panel, data):  # noqa: F811
+    panel.ui.trainButton.click()
+    slicer.app.quit()
+    panel.cleanup()
+
+    assert not list(data.rglob("*.part"))
+    assert panel.occupation == ""
+
+
 KILLED = """
 import sys
 sys.path[:0] = [{here!r}, {harness!r}]
@@ -241,6 +265,53 @@ def test_run_of_a_process_that_is_there_but_trains_it_no_more_can_go_on(slicer, 
     assert readRun(run.folder).state == "interrupted"
 
 
+def test_run_of_cases_in_files_names_them_in_its_list_alone(slicer, panel, data, tmp_path):  # noqa: F811
+    """A file's path may be a patient's name: it is where the command finds the file, and nowhere else."""
+    from SAHLoRATrainerLib.runs import allRuns
+
+    folder = tmp_path / "MUELLER^HANS"
+    folder.mkdir()
+    lines = ["case,image,label,patient,held_out"]
+    for name, held_out in (("MUELLER 1", "no"), ("MUELLER 2", "yes")):
+        for kind in ("ct", "label"):
+            (folder / f"{name} {kind}.nrrd").write_text("")
+        lines.append(f"{name},{name} ct.nrrd,{name} label.nrrd,HANS {name},{held_out}")
+    (folder / "list.csv").write_text("\n".join(lines))
+    for row in panel.cases.rows():
+        panel.cases.remove(row.key)
+    panel.parts.cases.addFiles(folder / "list.csv")
+    panel.ui.trainButton.click()
+    wait_for(slicer, lambda: not panel.occupation)
+    (run,) = allRuns()
+    assert run.state == "done"
+    missing = folder / "MUELLER 1 label.nrrd"
+    missing.unlink()
+    for row in panel.cases.rows():
+        assert "HANS" not in row.patient
+    panel.ui.trainButton.click()
+    wait_for(slicer, lambda: not panel.occupation)
+    assert str(missing) in panel.ui.statusLabel.text
+    failed, _ = allRuns()
+    naming = {path.name for path in data.rglob("*") if path.is_file() and b"MUELLER" in path.read_bytes()}
+
+    assert failed.state == "failed"
+    assert failed.message.startswith("The label does not exist: \N{HORIZONTAL ELLIPSIS}")
+    assert naming == {"cases.csv"}
+    assert [case.image for case in run.cases] == [str(folder / f"MUELLER {n} ct.nrrd") for n in (1, 2)]
+    assert not any("MUELLER" in str(path.relative_to(data)) for path in data.rglob("*"))
+
+
+def test_last_epoch_that_is_written_in_part_hides_no_other(slicer, data, settings):  # noqa: F811
+    from SAHLoRATrainerLib.runs import newRun
+
+    run = newRun(settings)
+    (run.trainingFolder / "axial").mkdir(parents=True)
+    whole = '{"epoch": 1, "held_out_dice": 0.5}\n'
+    (run.trainingFolder / "axial" / "metrics.jsonl").write_text(whole + '{"epoch": 2, "held_')
+
+    assert run.metrics() == {"axial": [{"epoch": 1, "held_out_dice": 0.5}]}
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="limits files the POSIX way")
 def test_full_disk_while_the_cases_are_written_is_told_and_leaves_nothing(slicer, panel, data):  # noqa: F811
     from test_segmenter_troubles import Full
@@ -292,6 +363,28 @@ def test_five_hundred_epochs_are_drawn_by_appending_and_never_block(slicer, pane
     assert epochs_drawn(slicer) == 500
     assert len(slicer.util.getNodesByClass("vtkMRMLPlotSeriesNode")) == 2
     assert max(longest) < 0.1
+
+
+def test_all_figures_of_a_training_are_of_the_same_epoch(slicer, panel, monkeypatch):  # noqa: F811
+    monkeypatch.setenv("SAHLORA_FAKE_EPOCH_S", "0.03")
+    panel.parameters.epochs = 60
+    panel.ui.trainButton.click()
+    seen, ui = set(), panel.ui
+
+    def look():
+        text = ui.statusLabel.text
+        if "at most 60" in text and ui.bestLabel.text:
+            status = re.search(r"epoch (\d+) of", text)[1]
+            best = re.search(r"Dice ([\d.]+) of .*, epoch (\d+)", ui.bestLabel.text)
+            row = [ui.runsTable.item(0, column).text() for column in (2, 3)]
+            assert [status, best[1]] == row
+            assert best[2] == status  # the fake Dice rises with every epoch
+            seen.add(status)
+        return not panel.occupation
+
+    wait_for(slicer, look)
+
+    assert len(seen) > 1
 
 
 def test_check_tells_of_every_row_what_to_do(slicer, panel):  # noqa: F811
