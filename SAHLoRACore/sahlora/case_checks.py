@@ -17,7 +17,7 @@ from scipy import ndimage
 from sahlora.cases import Case
 from sahlora.errors import InputError
 from sahlora.geometry import Grid
-from sahlora.labels import UNKNOWN, LabelMap, known_label, read_label_map
+from sahlora.labels import UNKNOWN, LabelMap, known_label, listed, read_label_map
 from sahlora.progress import SILENT, Progress
 from sahlora.views import BONE_HU, TISSUE_HU, head_box
 from sahlora.volume import Volume, read_volume
@@ -214,7 +214,7 @@ def _values(label_map: LabelMap, label: np.ndarray, volume: Volume) -> Iterator[
         yield Finding(
             "note",
             "several-values",
-            f"The values {', '.join(label_map.merged)} all count as hemorrhage.",
+            f"The values {listed(label_map.merged)} all count as hemorrhage.",
             "Name one in the manifest's column “segment” if only that one is.",
         )
     if (label == UNKNOWN).any():

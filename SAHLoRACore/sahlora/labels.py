@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,9 @@ UNKNOWN = 255
 
 SEGMENTATION_FORMAT = ".seg.nrrd"
 SAME_PLACE_MM = 0.1
+MOST_VALUES = 255
+"""A file with more distinct values, background included, is an image: an atlas of the brain has fewer."""
+LISTED_VALUES = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,8 +105,8 @@ def read_label_map(path: Path, segment: str | None = None) -> LabelMap:
     Raises
     ------
     InputError
-        ``unreadable-label``, ``bad-label``, ``several-segments``, ``unknown-segment`` or ``no-segment``;
-        of a DICOM series those of `sahlora.dicom_slices.read_series`.
+        ``unreadable-label``, ``bad-label``, ``label-is-image``, ``several-segments``, ``unknown-segment`` or
+        ``no-segment``; of a DICOM series those of `sahlora.dicom_slices.read_series`.
     """
     if path.is_dir():
         series = read_series(path)
@@ -127,6 +131,13 @@ def read_label_map(path: Path, segment: str | None = None) -> LabelMap:
     return LabelMap(values, grid, None, merged)
 
 
+def listed(values: Sequence[int | str]) -> str:
+    """Name label values in a message: the first few, and how many more there are."""
+    named = ", ".join(map(str, values[:LISTED_VALUES]))
+    more = len(values) - LISTED_VALUES
+    return f"{named}, … {more} more" if more > 0 else named
+
+
 def known_label(label: np.ndarray, expert: np.ndarray | None) -> np.ndarray:
     """Gate a label (Z, Y, X) by what an expert says of whole slices, bool (Z,).
 
@@ -146,6 +157,8 @@ def known_label(label: np.ndarray, expert: np.ndarray | None) -> np.ndarray:
 def _chosen_values(array: np.ndarray, path: Path, segment: str | None) -> tuple[np.ndarray, tuple[str, ...]]:
     """Return 0, 1 and 255 for the values of a label map, and the values that were merged into 1."""
     found = np.unique(array)
+    if (found < 0).any():
+        raise _image(path, f"holds values down to {found.min():.5g}")
     whole = np.isfinite(found) & (found == np.rint(found))
     if not whole.all():
         raise InputError(
@@ -153,11 +166,12 @@ def _chosen_values(array: np.ndarray, path: Path, segment: str | None) -> tuple[
             f"{path.name} holds values such as {found[~whole][0]:.3g}.",
             "A label map holds whole numbers; probabilities are none.",
         )
+    if len(found) > MOST_VALUES:
+        raise _image(path, f"holds {len(found)} distinct values")
     blood = [int(value) for value in found if value not in (0, UNKNOWN)]
     if segment is not None:
         if segment not in map(str, blood):
-            values = ", ".join(map(str, blood)) or "none"
-            raise _unknown_segment(path, segment, f"It holds the values {values}.")
+            raise _unknown_segment(path, segment, f"It holds the values {listed(blood) or 'none'}.")
         blood = [int(segment)]
     label = np.isin(array, blood).astype(np.uint8)
     label[array == UNKNOWN] = UNKNOWN
@@ -191,6 +205,14 @@ def _chosen_segment(image: sitk.Image, path: Path, segment: str | None) -> np.nd
     layer, value = segments[segment] if segment is not None else next(iter(segments.values()))
     array = sitk.GetArrayViewFromImage(image)
     return ((array if array.ndim == 3 else array[..., layer]) == value).astype(np.uint8)
+
+
+def _image(path: Path, why: str) -> InputError:
+    return InputError(
+        "label-is-image",
+        f"{path.name} is an image, not a label map: it {why}.",
+        "Name the file that outlines the hemorrhage, in whole numbers from 0.",
+    )
 
 
 def _unknown_segment(path: Path, segment: str, held: str) -> InputError:

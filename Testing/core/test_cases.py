@@ -182,6 +182,30 @@ def test_fractions_and_vectors_are_no_labels(volume: Volume, tmp_path: Path) -> 
     assert label_error(tmp_path / "broken.nii.gz", volume).code == "unreadable-label"
 
 
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        ("CT", HU),
+        ("resampled CT", HU - np.float32(0.5)),
+        ("windowed CT", np.arange(HU.size).reshape(SHAPE) % 256),
+    ],
+)
+def test_an_image_is_no_label(kind: str, values: np.ndarray, volume: Volume, tmp_path: Path) -> None:
+    values = values if kind == "resampled CT" else values.astype(np.int16)
+    assert label_error(write(tmp_path / "ct2.nii.gz", values), volume).code == "label-is-image"
+    assert label_error(write(tmp_path / "ct2.nii.gz", values), volume, "1").code == "label-is-image"
+
+
+def test_a_ct_series_is_no_label(tilted: SimulatedHead, tmp_path: Path) -> None:
+    write_dicom_series(tilted, tmp_path / "ct")
+    assert label_error(tmp_path / "ct", read_volume(tmp_path / "ct")).code == "label-is-image"
+
+
+def test_a_label_map_of_many_structures_is_a_label(volume: Volume, tmp_path: Path) -> None:
+    values = (np.arange(HU.size).reshape(SHAPE) % 255).astype(np.int16)
+    assert np.array_equal(read_label(write(tmp_path / "atlas.nii.gz", values), volume), values > 0)
+
+
 @pytest.fixture(scope="module")
 def tilted() -> SimulatedHead:
     """The simple head as if it had been acquired on tilted slices."""
@@ -242,6 +266,16 @@ def test_labels_are_looked_at(code: str, tmp_path: Path) -> None:
     label, severity = LABELS[code]
     (found,) = findings(case(tmp_path, label))
     assert found.get(code) == severity
+
+
+def test_of_many_values_a_few_are_listed(tmp_path: Path) -> None:
+    values = np.where(LESION, 1 + np.arange(HU.size).reshape(SHAPE) % 20, 0)
+    (checked,) = check_cases([case(tmp_path, values)])
+    (message,) = [f.message for f in checked.findings if f.code == "several-values"]
+    assert message == "The values 1, 2, 3, 4, 5, 6, 7, 8, … 12 more all count as hemorrhage."
+    assert label_error(checked.case.label, read_volume(checked.case.image), "99").hint == (
+        "It holds the values 1, 2, 3, 4, 5, 6, 7, 8, … 12 more."
+    )
 
 
 def test_bone_under_a_part_of_the_label_is_a_warning(tmp_path: Path) -> None:
