@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -357,12 +359,29 @@ def test_five_hundred_epochs_are_drawn_by_appending_and_never_block(slicer, pane
         longest.append(time.thread_time() - begun)
 
     monkeypatch.setattr(panel.parts.training, "onProgress", timed)
+    waits = []
+    for waiting in (subprocess.Popen, "wait"), (subprocess.Popen, "communicate"), (time, "sleep"):
+        monkeypatch.setattr(*waiting, noting(waits, *waiting))
     panel.ui.trainButton.click()
     wait_for(slicer, lambda: panel.ui.trainButton.enabled)
 
     assert epochs_drawn(slicer) == 500
     assert len(slicer.util.getNodesByClass("vtkMRMLPlotSeriesNode")) == 2
     assert max(longest) < 0.1
+    assert waits == []  # no handler sleeps, or waits for a process: neither takes processor time
+
+
+def noting(callers, owner, name):
+    """The function of a name, noting who calls it; tests may."""
+    function = getattr(owner, name)
+
+    def noted(*args, **options):
+        caller = Path(sys._getframe(1).f_code.co_filename)
+        if caller.is_relative_to(Path(__file__).resolve().parents[2]) and "SAHLoRA" in caller.parts[-2]:
+            callers.append((name, str(caller)))
+        return function(*args, **options)
+
+    return noted
 
 
 def test_all_figures_of_a_training_are_of_the_same_epoch(slicer, panel, monkeypatch):  # noqa: F811
@@ -385,6 +404,34 @@ def test_all_figures_of_a_training_are_of_the_same_epoch(slicer, panel, monkeypa
     wait_for(slicer, look)
 
     assert len(seen) > 1
+
+
+def test_memory_does_not_grow_with_the_length_of_a_training(slicer, panel, monkeypatch):  # noqa: F811
+    """Events as the child tells them; what is drawn grows by three numbers an epoch, which VTK keeps."""
+    monkeypatch.setenv("SAHLORA_FAKE_EPOCH_S", "600")  # the child itself says nothing
+    panel.parameters.epochs = 1000
+    panel.ui.trainButton.click()
+    wait_for(slicer, lambda: panel.ui.statusLabel.text.startswith("Stage: training axial"))
+    child, kept = child_of(panel), {}
+    tracemalloc.start()
+    try:
+        for epoch in range(1, 2001):
+            values = {"loss": 1 / epoch, "held_out_dice": 1 - 1 / epoch}
+            told = {"event": "progress", "stage": "training axial", "fraction": epoch / 2000, "eta_s": 12.0}
+            child._take(told)
+            child._take({"event": "metric", "epoch": epoch, **values})
+            if epoch in (500, 2000):
+                panel.parts.training._draw(atOnce=True)
+                slicer.app.processEvents()
+                gc.collect()
+                kept[epoch], _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert epochs_drawn(slicer) == 2000
+    panel.ui.cancelButton.click()
+    wait_for(slicer, lambda: not panel.occupation)
+
+    assert kept[2000] - kept[500] < 1500 * 24  # bytes: not even one number kept of each event
 
 
 def test_check_tells_of_every_row_what_to_do(slicer, panel):  # noqa: F811
