@@ -198,7 +198,7 @@ def find_base(card: AdapterCard) -> Model:
     raise InputError(
         "base-not-installed",
         f"The base “{card.base_title:.80}” ({card.base_sha256[:12]}) of this adapter is not installed.",
-        "Install it with “sahlora models import”, or name its file with --base.",
+        "Install it with “sahlora models import FILE”, then give the command again.",
     )
 
 

@@ -186,7 +186,7 @@ def _read_table(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
             reader = csv.DictReader(stream, restval="")
             missing = [column for column in columns if column not in (reader.fieldnames or ())]
             if missing:
-                raise _malformed(path, f"it lacks the column {', '.join(missing)}")
+                raise _malformed(path, f"it lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}")
             return list(reader)
     except (UnicodeDecodeError, csv.Error) as error:
         raise _malformed(path, f"it is no CSV in UTF-8 ({error})") from error

@@ -61,7 +61,7 @@ def unwritable(path: Path, error: OSError) -> ResourceError:
 
 
 def require_writable(*paths: Path | None) -> None:
-    """Check before long work that results can be written to these paths.
+    """Check before long work that results can be written to these paths; nothing is left behind.
 
     Raises
     ------
@@ -74,8 +74,26 @@ def require_writable(*paths: Path | None) -> None:
         if path.is_dir():
             raise unwritable(path, IsADirectoryError(errno.EISDIR, "it is a folder"))
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=path.parent):
+            with _made_for_now(path.parent), tempfile.TemporaryFile(dir=path.parent):
                 pass
         except OSError as error:
             raise unwritable(path, error) from error
+
+
+@contextmanager
+def _made_for_now(folder: Path) -> Iterator[None]:
+    """Make a folder; afterwards remove what had to be made and is still empty."""
+    made: list[Path] = []
+    missing = [parent for parent in (folder, *folder.parents) if not parent.exists()]
+    there = (missing[-1] if missing else folder / "any").parent
+    if not there.is_dir():
+        raise ResourceError("unwritable", f"{there} is a file, not a folder.", "Choose a folder.")
+    try:
+        for parent in reversed(missing):
+            parent.mkdir(exist_ok=True)
+            made.append(parent)
+        yield
+    finally:
+        with suppress(OSError):
+            for parent in reversed(made):
+                parent.rmdir()

@@ -65,7 +65,7 @@ def assign_folds(
         raise UsageError(
             "bad-folds",
             f"{len(patients)} patients can't make {folds} folds.",
-            "Give 2 or more, one patient each.",
+            f"Give 2 to {len(patients)} folds." if len(patients) > 1 else "Add cases of other patients.",
         )
     draw = np.random.default_rng(seed)
     order = [

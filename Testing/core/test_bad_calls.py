@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from conftest import events, random_card, random_network
 from sahlora.cli import main
+from sahlora.errors import ResourceError
+from sahlora.files import require_writable
 from sahlora.model import save_model
 from test_finetuning import write_head, write_manifest
 
@@ -20,6 +23,7 @@ MANIFESTS = {
     "no positive case": HEADER + "d,dora-image.nii.gz,dora-label.nii.gz\n",
     "one case only": HEADER + f"a,{A}\n",
     "label is the image": HEADER + "a,anna-image.nii.gz,anna-image.nii.gz\n",
+    "label is another CT": HEADER + "a,anna-image.nii.gz,dora-image.nii.gz\n",
     "label is no image": HEADER + "a,anna-image.nii.gz,site.csv\n",
     "image is no image": HEADER + "a,site.csv,anna-label.nii.gz\n",
 }
@@ -43,6 +47,11 @@ EXPECTED: dict[str, dict[str, tuple[int, str]]] = {
         **dict.fromkeys(("pretrain", *EVALUATES, *CHECKS), (0, "")),
     },
     "label is the image": {
+        **dict.fromkeys(TRAINS, (3, "label-is-image")),
+        "evaluate": (3, "nothing-evaluated"),
+        "cases check": (3, "bad-cases"),
+    },
+    "label is another CT": {
         **dict.fromkeys(TRAINS, (3, "label-is-image")),
         "evaluate": (3, "nothing-evaluated"),
         "cases check": (3, "bad-cases"),
@@ -108,7 +117,7 @@ def test_cases_that_cannot_be_used_are_named_before_training(
     expected = EXPECTED[fault][command]
     assert outcome(command, manifest, site, output, capsys) == expected
     if expected[0]:
-        assert not output.is_file()
+        assert not output.exists()
 
 
 @pytest.mark.parametrize("command", ["finetune", "pretrain", "evaluate"])
@@ -121,6 +130,19 @@ def test_an_output_that_cannot_be_written_is_refused_before_training(
     manifest.write_text(HEADER + f"a,{A}\n")
     more = ("--held-out", "0") if command == "finetune" else ()
     assert outcome(command, manifest, site, output, capsys, *more) == (4, "unwritable")
+
+
+def test_a_file_where_a_folder_belongs_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a file").touch()
+    for path in (tmp_path / "a file" / "cases.csv", tmp_path / "a file" / "deep" / "cases.csv"):
+        with pytest.raises(ResourceError, match=re.escape("a file is a file, not a folder.")):
+            require_writable(path)
+
+
+def test_checking_that_results_can_be_written_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    require_writable(*(tmp_path / folder / "a.csv" for folder in ("", "kept", "new", "new/and/deep")))
+    assert list(tmp_path.rglob("*")) == [tmp_path / "kept"]
 
 
 @pytest.mark.parametrize(

@@ -116,6 +116,16 @@ def test_bad_json_is_named(text: str, tmp_path: Path) -> None:
     assert error.value.code == "bad-manifest"
 
 
+@pytest.mark.parametrize(
+    ("header", "words"),
+    [("case,image", "lacks the column label"), ("a", "lacks the columns case, image, label")],
+)
+def test_missing_columns_are_named(header: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text(f"{header}\n")
+    with pytest.raises(InputError, match=words):
+        read_manifest(tmp_path / "m.csv")
+
+
 def test_a_folder_with_half_or_double_cases_is_named(tmp_path: Path) -> None:
     write(tmp_path / "half" / "p" / "ct.nii.gz", HU)
     for name in ("ct.nii.gz", "ct.nrrd", "label.nrrd"):
@@ -403,8 +413,9 @@ def test_held_out_cases_are_in_no_fold(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("folds", [1, 13])
 def test_impossible_folds_are_refused(folds: int, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="12 patients"):
+    with pytest.raises(UsageError, match="12 patients") as error:
         assign_folds(cohort(tmp_path, VOLUMES), VOLUMES, folds)
+    assert error.value.hint == "Give 2 to 12 folds."
 
 
 # ----------------------------------------------------------------------------------------------- command

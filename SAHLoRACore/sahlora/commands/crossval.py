@@ -69,7 +69,9 @@ def _configure_split(group: argparse._ArgumentGroup) -> None:
 
 def _configure_training(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        "--preset", default="default", help="default, paper or quick; the options below change single values"
+        "--preset",
+        default="default",
+        help="default, paper or quick (default: default); the options below change single values",
     )
     group.add_argument("--epochs", type=int, help="passes over all slices with blood; the last one counts")
     group.add_argument(

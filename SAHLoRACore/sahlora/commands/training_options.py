@@ -26,7 +26,7 @@ def configure_run(parser: argparse.ArgumentParser, output: str, held_out: str) -
         "-o", "--output", type=Path, required=True, metavar=output, help=f"{output.lower()} file to write"
     )
     parser.add_argument(
-        "--run", type=Path, metavar="FOLDER", help=f"folder of the run (default: {output}.run)"
+        "--run", type=Path, metavar="FOLDER", help="folder of the run (default: the output's name with .run)"
     )
     parser.add_argument(
         "--resume",
@@ -55,7 +55,9 @@ def configure_description(group: argparse._ArgumentGroup) -> None:
 def configure_training(group: argparse._ArgumentGroup, presets: str) -> None:
     """Declare preset, single settings, device and threads."""
     group.add_argument(
-        "--preset", default="default", help=f"{presets}; the options below change single values"
+        "--preset",
+        default="default",
+        help=f"{presets} (default: default); the options below change single values",
     )
     group.add_argument("--epochs", type=int, help="passes over all slices with blood")
     group.add_argument("--batch-size", type=int, help="slices a step, even")

@@ -198,6 +198,7 @@ def begin_run(run: Path) -> None:
         ``unwritable``.
     """
     require_writable(cache_of(run) / "any")
+    cache_of(run).mkdir(parents=True, exist_ok=True)
     for left in run.rglob(f"{TEMPORARY}*"):
         shutil.rmtree(left, ignore_errors=True)
 
