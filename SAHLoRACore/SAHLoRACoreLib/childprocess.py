@@ -61,8 +61,12 @@ class ChildFailedError(RuntimeError):
 
 
 def pythonExecutable() -> str:
-    """Return Slicer's Python launcher; the plain interpreter where there is none."""
-    return shutil.which("PythonSlicer") or sys.executable
+    """Return Slicer's Python launcher; where it is not found, the running program if that is a Python.
+
+    Slicer itself is none: started with a command line of ours it would open another window.
+    """
+    isPython = Path(sys.executable or "").name.lower().startswith("python")
+    return shutil.which("PythonSlicer") or (sys.executable if isPython else "PythonSlicer")
 
 
 def commandPrefix() -> list[str]:

@@ -12,7 +12,7 @@ from slicer.i18n import tr as _
 from SAHLoRACoreLib.childprocess import ChildFailedError, ChildProcess, commandPrefix
 from SAHLoRACoreLib.scene import placeInStudy
 
-HEAD, COHORT = "SAHLoRASimulatedSAH", "SAHLoRASimulatedPatients"
+HEAD, COHORT = "Simulated SAH", "Simulated patients"
 CASE = "sim-{number:04d}_{part}.nii.gz"  # what the command calls its files, with the seed as number
 BLOOD_RED = (188 / 255, 65 / 255, 28 / 255)
 ANNOTATED = 3  # patients of the cohort; one more has no segmentation

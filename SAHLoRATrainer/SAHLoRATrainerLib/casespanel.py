@@ -17,6 +17,7 @@ from SAHLoRATrainerLib.rowpicking import RowPicking
 
 NAME, SEGMENT, ML, HELD_OUT, STATUS = range(5)
 ROW_HEIGHT = 22  # pixels: five cases fit
+WIDEST_COLUMNS = {NAME: 112, SEGMENT: 64}  # pixels: the other columns stay in sight
 
 
 class CasesPanel:
@@ -181,6 +182,9 @@ class CasesPanel:
     def _onVolume(self) -> None:
         """Offer the segmentation that was made on the chosen CT."""
         volume = self._ui.caseVolumeSelector.currentNode()
+        if self._panel.parameters is not None:
+            # Before the other selector changes: that shows all parameters, and would bring the old CT back.
+            self._panel.parameters.caseVolume = volume
         reference = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
         for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode") if volume is not None else ():
             if node.GetNodeReference(reference) is volume and not node.GetAttribute(OUTLINE):
@@ -231,6 +235,8 @@ class CasesPanel:
                 table.setItem(index, column, item)
         table.blockSignals(wasBlocked)
         table.resizeColumnsToContents()
+        for column, widest in WIDEST_COLUMNS.items():
+            table.setColumnWidth(column, min(table.columnWidth(column), widest))
 
     def _cells(self, row: CaseRow) -> tuple[str, ...]:
         states = {UNCHECKED: _("not checked"), FINE: _("fine"), DOUBTFUL: _("look at it"), WRONG: _("error")}

@@ -204,3 +204,15 @@ def write_ct(path) -> None:
     hu = np.full((4, 6, 8), 30, dtype=np.int16)
     hu[1:3, 2:4, 2:5] = 70
     sitk.WriteImage(sitk.GetImageFromArray(hu), str(path))
+
+
+def test_slicer_itself_is_never_started_as_the_interpreter(slicer, monkeypatch, tmp_path):
+    from SAHLoRACoreLib.childprocess import ChildProcess, pythonExecutable
+
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert pythonExecutable() == sys.executable
+    monkeypatch.setattr(sys, "executable", "/opt/Slicer/bin/SlicerApp-real")
+    child = ChildProcess([pythonExecutable(), "nothing"])
+    with pytest.raises(OSError, match="PythonSlicer"):
+        child.start()
+    child.close()

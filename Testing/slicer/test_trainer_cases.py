@@ -56,6 +56,18 @@ def test_chosen_ct_and_segment_are_added_from_the_scene(open_trainer, add_case):
     assert panel.cases.nodes(panel.cases.rows()[0].key) == (volume, segmentation)
 
 
+def test_each_of_several_cts_is_added_with_its_own_segmentation(open_trainer, add_case):
+    """Choosing a CT also chooses its segmentation, and what is chosen is what is added."""
+    cases = [add_case(f"Head {name}") for name in "ABC"]
+    panel = open_trainer()
+    for volume, _segmentation, _segment in cases:
+        panel.ui.caseVolumeSelector.setCurrentNode(volume)
+        assert panel.ui.caseVolumeSelector.currentNode() is volume
+        panel.ui.addCaseButton.click()
+
+    assert [panel.cases.nodes(row.key) for row in panel.cases.rows()] == [case[:2] for case in cases]
+
+
 def test_case_handed_over_is_in_the_table_once(open_trainer, add_case):
     panel, case = open_trainer(), add_case()
     panel.addCase(*case)
