@@ -6,7 +6,7 @@ from pathlib import Path
 if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from sahlora.cli import main
+from sahlora.cli import run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

@@ -8,8 +8,10 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
+from typing import NoReturn
 
 from sahlora.errors import ResourceError, SAHLoRAError
 from sahlora.memory import keep_freed_memory
@@ -34,6 +36,22 @@ EPILOG = """\
 For research use only, not for diagnosis.
 
 exit status: 0 done, 1 internal error, 2 bad usage, 3 bad input, 4 out of resources, 130 canceled"""
+
+
+def run() -> NoReturn:
+    """Run the command line of this process and end it at once.
+
+    All that was opened is closed by then. Taking down an interpreter that has loaded PyTorch would add seconds,
+    for which whoever cancels waits.
+    """
+    try:
+        status = main()
+    except SystemExit as error:  # argparse: help shown, or bad usage told
+        status = error.code if isinstance(error.code, int) else 2
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, AttributeError):  # nobody reads any more, or Windows gave none
+            stream.flush()
+    os._exit(status)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -126,4 +144,4 @@ def build_parser(modules: dict[str, ModuleType]) -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

@@ -190,6 +190,10 @@ def auroc_by_patient(
     )
 
 
+FEWEST_PAIRS = 6
+"""Below, Wilcoxon's two-sided test can't fall below 0.05, however large the differences."""
+
+
 @dataclass(frozen=True)
 class PairedTest:
     """Wilcoxon's signed-rank test of `n` pairs, `n_equal` of them without a difference."""

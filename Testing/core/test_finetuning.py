@@ -27,7 +27,15 @@ from sahlora.metrics import dice
 from sahlora.model import load_model, save_model
 from sahlora.progress import SILENT, Progress
 from sahlora.training.augmentation import augmentation
-from sahlora.training.finetuning import NOT_BETTER, OPTIMISTIC, UNCHECKED, FinetuningPlan, finetune
+from sahlora.training.finetuning import (
+    NOT_BETTER,
+    OPTIMISTIC,
+    TOO_FEW,
+    UNCHECKED,
+    Comparison,
+    FinetuningPlan,
+    finetune,
+)
 from sahlora.training.held_out import Cohort, slice_dice, split_cases
 from sahlora.training.learner import Learner
 from sahlora.training.loop import train
@@ -137,6 +145,23 @@ def test_an_adapter_that_gains_nothing_says_so(folder: Path, cohort: Cohort, tmp
     assert done.comparison.after == done.comparison.before
     assert "not-better" in [event.get("code") for event in seen]
     assert read_adapter(output).card.description.limits == (NOT_BETTER,)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "better", "ending"),
+    [
+        ((0.0,), (0.0002,), False, TOO_FEW),
+        ((0.1, 0.2), (0.3, 0.2), True, TOO_FEW),
+        ((0.1,) * 6, (0.3,) * 6, True, "with the adapter."),
+    ],
+)
+def test_a_gain_too_small_to_be_told_is_none_and_few_cases_are_called_few(
+    before: tuple[float, ...], after: tuple[float, ...], better: bool, ending: str
+) -> None:
+    comparison = Comparison(before, after)
+    assert comparison.is_better == better
+    assert str(comparison).startswith(NOT_BETTER) != better
+    assert str(comparison).endswith(ending)
 
 
 def test_without_held_out_cases_the_card_says_that_nothing_is_known(folder: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 
 from sahlora.adapter_plan import STANDARD
-from sahlora.cohort_statistics import mean_interval, rank_correlation
+from sahlora.cohort_statistics import FEWEST_PAIRS, mean_interval, rank_correlation
 from sahlora.crossval.grid import NONE, SHUFFLED, THRESHOLD, Configuration
 from sahlora.crossval.study import Outcome
 from sahlora.crossval.summary import dice_test, paired_dice
@@ -25,8 +25,6 @@ from sahlora.evaluation import patient_values
 Verdict = Literal["supported", "not supported", "cannot be said", "not examined"]
 
 LEVEL = 0.05
-FEWEST = 6
-"""Patients below which Wilcoxon's two-sided test can't reach the level, whatever is found."""
 MARGIN = 0.03
 """Mean loss of Dice up to which two methods count as on par."""
 
@@ -64,7 +62,7 @@ def judge(evidence: Sequence[Evidence]) -> Verdict:
     """Return the verdict on a claim that all of the evidence must support."""
     if not evidence:
         return "not examined"
-    if min(one.n for one in evidence) < FEWEST:
+    if min(one.n for one in evidence) < FEWEST_PAIRS:
         return "cannot be said"
     if all(one.points and one.is_significant for one in evidence):
         return "supported"
@@ -197,7 +195,7 @@ def _on_par(outcomes: dict[Configuration, Outcome]) -> Claim:
     if not counts:
         return Claim(claim, published, "not examined", "Nothing here is about it.")
     verdict: Verdict = "cannot be said"
-    if min(one.n for one in counts) >= FEWEST:
+    if min(one.n for one in counts) >= FEWEST_PAIRS:
         if all(low > -MARGIN for low in lowest):
             verdict = "supported"
         elif any(mean < -MARGIN for mean in means):
@@ -223,7 +221,7 @@ def _no_gain(evidence: Sequence[Evidence]) -> Claim:
     )
     if better:
         return Claim(claim, "", "not supported", found)
-    below = all(not one.points for one in evidence) or min(one.n for one in evidence) >= FEWEST
+    below = all(not one.points for one in evidence) or min(one.n for one in evidence) >= FEWEST_PAIRS
     return Claim(claim, "", "supported" if below else "cannot be said", found)
 
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from sahlora.cohort_statistics import PairedTest, Summary, summarize
+from sahlora.cohort_statistics import FEWEST_PAIRS, PairedTest, Summary, summarize
 from sahlora.crossval import plots
-from sahlora.crossval.claims import FEWEST, LEVEL, MARGIN, Claim, examine, examine_controls
+from sahlora.crossval.claims import LEVEL, MARGIN, Claim, examine, examine_controls
 from sahlora.crossval.planning import Design
 from sahlora.crossval.study import Outcome
 from sahlora.crossval.summary import Comparison, compare_outcomes
@@ -207,7 +207,7 @@ def _page(
                 "Minoccheri et al., BMC Medical Imaging 26(1):58 (2026), doi 10.1186/s12880-025-02116-y, on "
                 "other patients and another base. Supported: all tests point that way with p below "
                 f"{LEVEL:g}. Not supported: at least one points the other way. Cannot be said: neither, or "
-                f"fewer than {FEWEST} patients. On par: a mean loss of Dice of at most {MARGIN:g}."
+                f"fewer than {FEWEST_PAIRS} patients. On par: a mean loss of Dice of at most {MARGIN:g}."
             ),
         ),
         section("Controls", _controls(controls)),

@@ -15,7 +15,7 @@ from sahlora.adapter_files import Adapter, AdapterCard, merged_model, save_adapt
 from sahlora.adapter_plan import STANDARD, AdapterConfig, count_parameters
 from sahlora.adapters import adapt, collect
 from sahlora.card import Description, Plain, Target
-from sahlora.cohort_statistics import Summary, summarize
+from sahlora.cohort_statistics import FEWEST_PAIRS, Summary, summarize
 from sahlora.files import replacing
 from sahlora.inference import PIXELS_PER_BATCH
 from sahlora.model import Model
@@ -30,7 +30,11 @@ from sahlora.views import View
 
 NOT_BETTER = "On the held-out cases the adapted model is not better than its base."
 OPTIMISTIC = "The held-out cases also chose the epoch, so that their Dice is optimistic."
+TOO_FEW = "These are too few cases to be sure."
 UNCHECKED = "No case was held out: nothing is known about whether the adapted model is better than its base."
+
+DECIMALS = 3
+"""Of the Dice that are told and compared."""
 
 
 @dataclass(frozen=True)
@@ -53,14 +57,16 @@ class Comparison:
 
     @property
     def is_better(self) -> bool:
-        """Whether the adapted model's mean Dice is higher."""
-        return summarize(self.after).mean > summarize(self.before).mean
+        """Whether the adapted model's mean Dice is higher, to the three decimals that are told."""
+        before, after = (round(summarize(dice).mean, DECIMALS) for dice in (self.before, self.after))
+        return after > before
 
     def __str__(self) -> str:
         """Say what was gained, or that nothing was."""
         before, after = (_words(summarize(dice)) for dice in (self.before, self.after))
         figures = f"Mean Dice of the held-out cases: {before} with the base, {after} with the adapter."
-        return figures if self.is_better else f"{NOT_BETTER} {figures}"
+        doubt = f" {TOO_FEW}" if len(self.after) < FEWEST_PAIRS else ""
+        return f"{figures}{doubt}" if self.is_better else f"{NOT_BETTER} {figures}{doubt}"
 
     def to_dict(self) -> dict[str, Plain]:
         """Return the record for the card."""
@@ -74,7 +80,7 @@ class Comparison:
 
 
 def _words(summary: Summary) -> str:
-    return str(summary) if summary.n > 1 else f"{summary.mean:.3f} (n = 1)"
+    return str(summary) if summary.n > 1 else f"{summary.mean:.{DECIMALS}f} (n = 1)"
 
 
 def _plain(summary: Summary) -> dict[str, Plain]:

@@ -141,7 +141,7 @@ def train(
             save_state(run, learner, identity, state, processes)
     except Cancelled:
         save_state(run, learner, identity, state, processes)
-        raise
+        raise Cancelled(hint=f"The state is saved in {run}; the same command continues.") from None
     learner.finish()
     return state
 
