@@ -41,7 +41,7 @@ exit status: 0 done, 1 internal error, 2 bad usage, 3 bad input, 4 out of resour
 def run() -> NoReturn:
     """Run the command line of this process and end it at once.
 
-    All that was opened is closed by then. Taking down an interpreter that has loaded PyTorch would add seconds,
+    All that was opened is closed by then. Taking down an interpreter that has loaded PyTorch adds seconds,
     for which whoever cancels waits.
     """
     try:
