@@ -14,6 +14,7 @@ that was stopped goes on where it was: the same command continues.
     sah-phantom    the adapter that the demo uses
     sah            SAH simulated into the blood-free patients; those of fold 0 are tested on
     sah-study      the same comparison on them
+    sah-ct         the shipped adapters for SAH: the method that was best in sah-study, and the smallest
 """
 
 from __future__ import annotations
@@ -66,6 +67,7 @@ class Trainer:
         yield "sah-phantom", self.work / "sah-phantom.safetensors", self.sah_phantom
         yield "sah", self.work / "sah" / "study.csv", self.sah
         yield "sah-study", self.work / "sah-study" / "crossval.html", lambda: self.study("sah")
+        yield "sah-ct", self.work / "sah-ct-small.safetensors", self.sah_ct
 
     def base(self, fold: int) -> None:
         """Train a base without one fold."""
@@ -114,6 +116,17 @@ class Trainer:
             return None if again else False
 
         self.divide("sah", is_held_out)
+
+    def sah_ct(self) -> None:
+        """Train the adapters that are shipped; 4 of the 32 patients decide when they are best."""
+        for name, method in (("sah-ct", "conv-dora"), ("sah-ct-small", "cp-lora")):
+            self.sahlora(
+                f"finetune sah/training.csv -o {name}.safetensors --model base-0.safetensors --target sah"
+                f" --method {method} --rank 16 --held-out 4 --preset quick --epochs 6 --title {name}"
+                " --description",
+                HERE / "sah-ct.json",
+                *self.threads_option(),
+            )
 
     def study(self, name: str) -> None:
         """Compare all methods on simulated SAH."""
