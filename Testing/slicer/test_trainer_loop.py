@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import csv
-import shutil
 import subprocess
 
 import numpy as np
 import pytest
-from test_segmenter import wait_for
+from test_segmenter import Installed, wait_for
+from test_trainer_clicks import click, show
 from test_trainer_training import (  # noqa: F401 - fixtures
     COMMAND,
     as_in_slicer,
@@ -47,27 +47,39 @@ def dice(a, b):
     return 2 * np.count_nonzero(a & b) / (np.count_nonzero(a) + np.count_nonzero(b))
 
 
-def outlined(slicer, volume, **settings):
-    """What the Segmenter outlines."""
+@pytest.fixture
+def segmenter(slicer):
+    """The Segmenter's panel with the real command, open before there is an adapter."""
+    from harness.application import show_module
     from SAHLoRASegmenter import SAHLoRASegmenterLogic
-    from SAHLoRASegmenterLib.settings import SegmentSettings
 
-    run = SAHLoRASegmenterLogic(COMMAND).segment(
-        volume, SegmentSettings(device="cpu", **settings), waitForCompletion=True
-    )
-    identifier = run.segmentationNode.GetSegmentation().GetNthSegmentID(0)
-    return slicer.util.arrayFromSegmentBinaryLabelmap(run.segmentationNode, identifier, volume) > 0
+    panel = show_module("SAHLoRASegmenter", logic=SAHLoRASegmenterLogic(COMMAND), installer=Installed())
+    panel.exit()
+    yield panel
+    panel.cleanup()
+
+
+def outlined(slicer, segmenter, volume, adapter):
+    """What the Segmenter outlines with an adapter, chosen by its title, or with none."""
+    ui = segmenter.ui
+    ui.inputSelector.setCurrentNode(volume)
+    ui.adapterSelector.setCurrentIndex(ui.adapterSelector.findText(adapter))
+    assert ui.adapterSelector.currentText == adapter
+    ui.deviceSelector.setCurrentIndex(ui.deviceSelector.findData("cpu"))
+    before = set(slicer.util.getNodesByClass("vtkMRMLSegmentationNode"))
+    ui.applyButton.click()
+    wait_for(slicer, lambda: ui.applyButton.enabled, seconds=300)
+    (made,) = set(slicer.util.getNodesByClass("vtkMRMLSegmentationNode")) - before
+    identifier = made.GetSegmentation().GetNthSegmentID(0)
+    return slicer.util.arrayFromSegmentBinaryLabelmap(made, identifier, volume) > 0
 
 
 def test_adapter_trained_in_the_panel_outlines_a_new_patient_better_than_its_base(
     slicer,
     open_panel,  # noqa: F811 - the fixtures
     patients,
-    models,  # noqa: F811
-    tmp_path,
+    segmenter,
 ):
-    from SAHLoRACoreLib.models import addModel
-
     panel = open_panel()
     for number, (image, mask) in enumerate(patients[:3]):
         volume, segmentation, _ = load(slicer, image, mask, f"Patient {number}")
@@ -85,7 +97,9 @@ def test_adapter_trained_in_the_panel_outlines_a_new_patient_better_than_its_bas
     assert panel.ui.verdictLabel.text.startswith("The adapter is better on 1 of 1 held-out cases")
     assert "too few cases to be sure" in panel.ui.verdictLabel.text
 
-    panel.parts.judgement.onCase(0)
+    panel.ui.judgementCollapsibleButton.collapsed = False
+    show(panel)
+    click(panel.ui.judgementTable, 0, 0)
     shown = [
         n
         for n in slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
@@ -94,9 +108,14 @@ def test_adapter_trained_in_the_panel_outlines_a_new_patient_better_than_its_bas
     assert [node.GetName() for node in shown] == ["Patient 2 with the adapter", "Patient 2 with the base"]
     assert len(slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")) == 3
 
-    shutil.copyfile(run.adapter, tmp_path / "site.safetensors")
-    addModel(tmp_path / "site.safetensors")
+    share = panel.parts.share.ui
+    share.keepNameEdit.text, share.keepTitleEdit.text = "site", "Our scanner"
+    share.keepButton.click()
+    wait_for(slicer, lambda: not panel.occupation, seconds=300)
+    assert share.shareStatusLabel.text.startswith("Our scanner is installed"), share.shareStatusLabel.text
+    panel.exit()
     volume, _, truth = load(slicer, *patients[3], "New patient")
-    before = dice(outlined(slicer, volume), truth > 0)
-    after = dice(outlined(slicer, volume, adapter="site"), truth > 0)
+    segmenter.enter()
+    before = dice(outlined(slicer, segmenter, volume, "None: the model as it is"), truth > 0)
+    after = dice(outlined(slicer, segmenter, volume, "Our scanner"), truth > 0)
     assert after > before + 0.05
