@@ -52,7 +52,7 @@ def storedItems() -> list[StoredItem]:
 def installedDistributions() -> set[str]:
     """Return the names of all packages in this Python, spelled as pip compares them."""
     importlib.invalidate_caches()
-    names = (distribution.metadata["Name"] for distribution in importlib.metadata.distributions())
+    names = (distribution.metadata.get("Name") for distribution in importlib.metadata.distributions())
     return {canonicalize_name(name) for name in names if name}
 
 
