@@ -8,7 +8,7 @@ that was stopped goes on where it was: the same command continues.
 
     ct-ich         volumes, labels and manifests of CT-ICH
     base-K         a base that never saw fold K, for K from 0 to 4; base-0 is shipped as hemorrhage-base
-    real-ct        every real scan, segmented by a base that never saw it
+    real-ct        every real scan; folds that have their base are segmented by the one that never saw them
     phantoms       30 simulated heads: 20 to train on, 10 to test on
     phantom-study  every adapter, the decoder, an HU threshold and a control on them
     sah-phantom    the adapter that the demo uses
@@ -26,6 +26,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from ct_ich import read_folds
@@ -57,16 +58,19 @@ class Trainer:
 
     def steps(self) -> Iterator[tuple[str, Path, Callable[[], None]]]:
         """Yield each step's name, the file that is there once it is done, and what it does."""
-        yield "ct-ich", self.work / "ct_ich" / "all.csv", lambda: self.script("ct_ich.py", "ct_ich")
+        yield "ct-ich", self.work / "ct_ich" / "all.csv", partial(self.script, "ct_ich.py", "ct_ich")
         for fold in sorted(set(read_folds().values())):
-            model = self.work / f"base-{fold}.safetensors"
-            yield f"base-{fold}", model, lambda fold=fold: self.base(fold)  # type: ignore[misc]
+            yield f"base-{fold}", self.work / f"base-{fold}.safetensors", partial(self.base, fold)
         yield "real-ct", self.work / "real-ct" / "results.json", self.real_ct
         yield "phantoms", self.work / "phantoms" / "study.csv", self.phantoms
-        yield "phantom-study", self.work / "phantom-study" / "crossval.html", lambda: self.study("phantom")
+        yield (
+            "phantom-study",
+            self.work / "phantom-study" / "crossval.html",
+            partial(self.study, "phantoms", "phantom-study"),
+        )
         yield "sah-phantom", self.work / "sah-phantom.safetensors", self.sah_phantom
         yield "sah", self.work / "sah" / "study.csv", self.sah
-        yield "sah-study", self.work / "sah-study" / "crossval.html", lambda: self.study("sah")
+        yield "sah-study", self.work / "sah-study" / "crossval.html", partial(self.study, "sah", "sah-study")
         yield "sah-ct", self.work / "sah-ct-small.safetensors", self.sah_ct
 
     def base(self, fold: int) -> None:
@@ -79,8 +83,9 @@ class Trainer:
         )
 
     def real_ct(self) -> None:
-        """Segment each real scan with a base that never saw it, and write the figures on base-0's card."""
-        left_out = [f"--fold={fold}=base-{fold}.safetensors" for fold in sorted(set(read_folds().values()))]
+        """Segment the real scans, each fold by the base that never saw it if it is there, else by base-0."""
+        bases = {fold: f"base-{fold}.safetensors" for fold in sorted(set(read_folds().values()))}
+        left_out = [f"--fold={fold}={name}" for fold, name in bases.items() if (self.work / name).exists()]
         self.script(
             "evaluate_real_ct.py", "ct_ich", "real-ct", "--model", "base-0.safetensors", "--record", *left_out
         )
@@ -128,11 +133,10 @@ class Trainer:
                 *self.threads_option(),
             )
 
-    def study(self, name: str) -> None:
+    def study(self, cases: str, output: str) -> None:
         """Compare all methods on simulated SAH."""
-        cases = "phantoms" if name == "phantom" else name
         self.sahlora(
-            f"crossval {cases}/study.csv -o {name}-study --model base-0.safetensors --held-out"
+            f"crossval {cases}/study.csv -o {output} --model base-0.safetensors --held-out"
             f" --methods {METHODS} --ranks 16 --learning-rate 5e-3,standard=1e-3 {QUICK}",
             *self.threads_option(),
         )
