@@ -3,10 +3,13 @@
 
     python Utilities/evaluate_real_ct.py COHORT RESULTS [--model hemorrhage-base] [--fold K=MODEL …]
 
-COHORT is what ct_ich.py made. Written into RESULTS: an overlay of each scan, results.json, and the tables as
-Markdown: seconds and mL of each scan; detection of slices with blood (area under the ROC curve by experts'
-labels) and agreement with the machine labels, for the patients that the model in question never saw. Each
-fold given with --fold is left to a model trained without it (cross-fitting); all else to --model.
+COHORT is what ct_ich.py made. Written into RESULTS: an overlay of each scan, results.json, curves, and the
+tables as Markdown: seconds and mL of each scan; detection of slices with blood (area under the ROC curve by
+experts' labels) and agreement with the machine labels, for the patients that the model in question never saw.
+Each fold given with --fold is left to a model trained without it (cross-fitting); all else to --model.
+
+A slice's score is the blood expected in it (the sum of its probabilities, in mL) and, with half the weight
+each, in its two neighbors.
 """
 
 from __future__ import annotations
@@ -20,8 +23,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import SimpleITK as sitk
+from scipy import ndimage
 
 from ct_ich import TYPES, read_folds, read_slice_labels
 from sahlora.cohort_statistics import auroc_by_patient, summarize
@@ -34,6 +39,9 @@ from sahlora.volume import Volume, read_volume
 
 FEWEST_PATIENTS = 5
 """With fewer, a type of blood is listed case by case."""
+
+NEIGHBORS = (0.25, 0.5, 0.25)
+"""Weights of a slice and its neighbors in its score; at the ends the last slice is its own neighbor."""
 
 
 @dataclass(frozen=True)
@@ -80,29 +88,112 @@ def compare(found: np.ndarray, label: Path, volume: Volume) -> tuple[float, floa
     return machine_ml, dice(found & known, machine == 1) if machine_ml else None
 
 
-def detection(results: list[Result], data: Path, patients: list[str]) -> dict[str, Any]:
-    """Return how well slices with blood are told from those without, by experts' labels of some patients."""
-    experts = read_slice_labels(data / "ct_ich")
-    by_case = {result.case: result for result in results}
-    names = np.array([p for p in patients for _ in experts[p]])
-    scores = np.concatenate([by_case[p].slices for p in patients])
-    shows = {kind: np.array([bool(s[kind]) for p in patients for s in experts[p]]) for kind in TYPES}
-    any_blood = np.logical_or.reduce(list(shows.values()))
-    out: dict[str, Any] = {"patients": len(patients), "slices": len(scores)}
-    out["any"] = asdict(auroc_by_patient(scores, any_blood, names))
-    out["types"] = {}
-    for kind, positive in shows.items():
-        counted = positive | ~any_blood
-        out["types"][kind] = {"patients": len(set(names[positive])), "slices": int(positive.sum())} | (
-            {"auroc": asdict(auroc_by_patient(scores[counted], positive[counted], names[counted]))}
-            if len(set(names[positive])) >= FEWEST_PATIENTS
-            else {"cases": slices_above(scores, positive, any_blood, names)}
+@dataclass(frozen=True, eq=False)
+class Slices:
+    """All slices of some patients: whose they are, their scores alone and with neighbors, what experts see.
+
+    Every array has one entry a slice.
+    """
+
+    patient: np.ndarray
+    alone: np.ndarray
+    score: np.ndarray
+    shows: dict[str, np.ndarray]
+
+    @classmethod
+    def of(cls, results: list[Result], data: Path, patients: list[str]) -> Slices:
+        """Gather the slices of `patients`."""
+        experts = read_slice_labels(data / "ct_ich")
+        by_case = {result.case: np.array(result.slices) for result in results}
+        return cls(
+            np.array([p for p in patients for _ in experts[p]]),
+            np.concatenate([by_case[p] for p in patients]),
+            np.concatenate([ndimage.correlate1d(by_case[p], NEIGHBORS, mode="nearest") for p in patients]),
+            {kind: np.array([bool(s[kind]) for p in patients for s in experts[p]]) for kind in TYPES},
         )
-    clean = [by_case[p].volume_ml for p in patients if not any(any(s.values()) for s in experts[p])]
-    out["blood_free_ml"] = {"n": len(clean), "median": float(np.median(clean)), "worst": float(max(clean))}
-    agreement = [by_case[p].machine_dice for p in patients if by_case[p].machine_ml]
-    out["dice_with_machine_labels"] = asdict(summarize(agreement))
+
+    @property
+    def bleeds(self) -> np.ndarray:
+        """Whether an expert sees any blood."""
+        return np.logical_or.reduce(list(self.shows.values()))
+
+    def patients_with(self, kind: str) -> list[str]:
+        """Return who has a slice with one type of blood."""
+        return sorted(set(self.patient[self.shows[kind]].tolist()))
+
+
+def detection(results: list[Result], slices: Slices) -> dict[str, Any]:
+    """Return how well slices with blood are told from those without, by experts' labels of some patients."""
+    any_blood, names = slices.bleeds, slices.patient
+    out: dict[str, Any] = {"patients": len(set(names)), "slices": len(names)}
+    out["any"] = asdict(auroc_by_patient(slices.score, any_blood, names))
+    out["any_alone"] = asdict(auroc_by_patient(slices.alone, any_blood, names))
+    out["types"] = {}
+    for kind, positive in slices.shows.items():
+        counted = positive | ~any_blood
+        patients = slices.patients_with(kind)
+        out["types"][kind] = {"patients": len(patients), "slices": int(positive.sum())} | (
+            {"auroc": asdict(auroc_by_patient(slices.score[counted], positive[counted], names[counted]))}
+            if len(patients) >= FEWEST_PATIENTS
+            else {"cases": slices_above(slices.score, positive, any_blood, names)}
+        )
+    by_case = {result.case: result for result in results}
+    bleeding = set(names[any_blood].tolist())
+    clean = {p: by_case[p].volume_ml for p in set(names.tolist()) - bleeding}
+    worst = max(clean, key=clean.__getitem__)
+    out["blood_free_ml"] = {
+        "n": len(clean),
+        "median": float(np.median(list(clean.values()))),
+        "worst": clean[worst],
+        "worst_case": worst,
+    }
+    agreement = {p: by_case[p].machine_dice for p in sorted(bleeding) if by_case[p].machine_ml}
+    out["dice_with_machine_labels"] = {"any": asdict(summarize(list(agreement.values())))} | {
+        kind: asdict(summarize([agreement[p] for p in slices.patients_with(kind) if p in agreement]))
+        for kind in TYPES
+    }
     return out
+
+
+def draw_roc(slices: Slices, path: Path) -> None:
+    """Draw the ROC curve of slices with any blood, with and without their neighbors."""
+    figure, axes = plt.subplots(figsize=(4.5, 4.5), layout="constrained")
+    for scores, name in ((slices.score, "with its neighbors"), (slices.alone, "slice alone")):
+        order = np.argsort(-scores, kind="stable")
+        bleeds = slices.bleeds[order]
+        last = np.append(np.diff(scores[order]) != 0, True)  # equal scores are one step
+        axes.plot(
+            *(np.append(0, np.cumsum(part)[last] / part.sum()) for part in (~bleeds, bleeds)), label=name
+        )
+    axes.plot((0, 1), (0, 1), color="0.7", linewidth=1)
+    axes.set(xlabel="slices without blood called positive", ylabel="slices with blood found", aspect=1)
+    axes.legend(loc="lower right")
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def draw_profiles(slices: Slices, kind: str, path: Path) -> None:
+    """Draw the score of every slice of the patients with one type of blood, with what experts see in them."""
+    patients = slices.patients_with(kind)
+    free = np.quantile(slices.score[~slices.bleeds], 0.95)
+    figure, rows = plt.subplots(
+        len(patients), figsize=(7, 1.7 * len(patients)), layout="constrained", squeeze=False
+    )
+    for patient, axes in zip(patients, rows[:, 0], strict=True):
+        mine = slices.patient == patient
+        score, bleeds, shows = slices.score[mine], slices.bleeds[mine], slices.shows[kind][mine]
+        colors = np.where(shows, "tab:red", np.where(bleeds, "tab:orange", "0.7"))
+        axes.bar(np.arange(len(score)) + 1, np.maximum(score, 1e-4), color=colors.tolist())
+        axes.axhline(free, color="0.3", linewidth=1, linestyle="--")
+        axes.set(yscale="log", ylim=(1e-3, 30), ylabel="mL", title=f"patient {patient}")
+        axes.set_xticks(np.flatnonzero(bleeds) + 1)
+        axes.tick_params(axis="x", labelsize=7)
+    rows[-1, 0].set_xlabel(
+        f"slice, lowest first; red: experts see {kind.lower()} blood, orange: other blood, gray: none;\n"
+        "dashed: 95 % of slices without blood score lower"
+    )
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
 
 
 def slices_above(
@@ -151,7 +242,11 @@ def main() -> None:
         results.append(evaluate(case, path, label, without.get(folds.get(case, -1), model), args.results))
         print(f"{case}: {results[-1].volume_ml:.2f} mL, {results[-1].seconds:.1f} s", flush=True)
     unseen = [case for case, fold in folds.items() if fold in without]
-    figures = detection(results, data, unseen)
+    slices = Slices.of(results, data, unseen)
+    figures = detection(results, slices)
+    draw_roc(slices, args.results / "real-ct-roc.png")
+    if slices.patients_with("Subarachnoid"):
+        draw_profiles(slices, "Subarachnoid", args.results / "real-ct-sah.png")
     print(json.dumps(figures, indent=2))
     if args.record:
         card = replace(model.card, training={**model.card.training, "evaluation": figures})
@@ -166,15 +261,26 @@ def type_line(kind: str, found: dict[str, Any]) -> str:
     """Say how slices with one type of blood are told from slices without any."""
     where = f"- {kind} (n = {found['slices']} slices, {found['patients']} patients)"
     if "auroc" in found:
-        auroc = found["auroc"]
-        return f"{where}: AUROC {auroc['value']:.2f} ({auroc['lower']:.2f} to {auroc['upper']:.2f})."
+        return f"{where}: AUROC {interval(found['auroc'])}."
     cases = "; ".join(f"{name}: {', '.join(map(str, ranks))}" for name, ranks in found["cases"].items())
     return f"{where}: percentage of blood-free slices that score lower: {cases or 'none'}."
 
 
+def interval(auroc: dict[str, Any]) -> str:
+    """Write an area with its interval."""
+    return f"{auroc['value']:.2f} ({auroc['lower']:.2f} to {auroc['upper']:.2f})"
+
+
+def spread(summary: dict[str, Any]) -> str:
+    """Write mean and standard deviation as far as they are defined."""
+    if summary["n"] == 0:
+        return "–"
+    return f"{summary['mean']:.2f}" + (f" ± {summary['sd']:.2f}" if summary["n"] > 1 else "")
+
+
 def page(model: Model, results: list[Result], unseen: set[str], figures: dict[str, Any]) -> str:
     """Return figures and the table of all scans as Markdown."""
-    auroc, clean, agreement = (figures[key] for key in ("any", "blood_free_ml", "dice_with_machine_labels"))
+    auroc, alone, clean = (figures[key] for key in ("any", "any_alone", "blood_free_ml"))
     rows = [
         f"| {r.case} | {'no' if r.case in unseen else 'yes'} | {r.seconds:.1f} | {r.volume_ml:.2f} "
         f"| {'–' if not r.machine_ml else f'{r.machine_ml:.2f}'} "
@@ -188,14 +294,21 @@ def page(model: Model, results: list[Result], unseen: set[str], figures: dict[st
         "",
         f"On the {figures['patients']} patients that training never saw ({figures['slices']} slices):",
         "",
-        "- Slices with any hemorrhage by two radiologists' labels, scored by the blood expected in them:",
-        f"  area under the ROC curve **{auroc['value']:.2f}** (95 % interval by patient",
-        f"  {auroc['lower']:.2f} to {auroc['upper']:.2f}; {auroc['n_positive']} of {auroc['n']} positive).",
+        "- Slices with any hemorrhage by two radiologists' labels, scored by the blood expected in them and",
+        "  their neighbors (half the weight each):",
+        f"  area under the ROC curve **{interval(auroc)}** (95 % interval by patient;",
+        f"  {auroc['n_positive']} of {auroc['n']} positive). By the slice alone: {interval(alone)}.",
         *(type_line(kind, found) for kind, found in figures["types"].items()),
         f"- Volume found in the {clean['n']} patients without blood: median {clean['median']:.2f} mL,",
-        f"  at worst {clean['worst']:.2f} mL.",
-        f"- Dice with the machine labels: {agreement['mean']:.2f} ± {agreement['sd']:.2f}",
-        f"  (n = {agreement['n']}). Machine labels are not truth.",
+        f"  at worst {clean['worst']:.2f} mL (patient {clean['worst_case']}).",
+        "- Dice with the machine labels, which are not truth; by type: patients in whom experts see it.",
+        "",
+        "| patients with | n | Dice |",
+        "|---|---|---|",
+        *(
+            f"| {kind.lower()}{'' if kind != 'any' else ' blood'} | {found['n']} | {spread(found)} |"
+            for kind, found in figures["dice_with_machine_labels"].items()
+        ),
         "",
         "All scans ran without failure; seconds include reading and measuring. Volumes of CT-ICH are",
         "estimates, as its pixel sizes are.",

@@ -76,8 +76,8 @@ class Trainer:
     def base(self, fold: int) -> None:
         """Train a base without one fold."""
         self.sahlora(
-            f"pretrain ct_ich/train-{fold}.csv -o base-{fold}.safetensors --level 4 --epochs 38"
-            " --average 0.995 --description",
+            f"pretrain ct_ich/train-{fold}.csv -o base-{fold}.safetensors --level 4 --epochs 24"
+            " --average 0.995 --unmarked-weight 0.1 --description",
             HERE / "hemorrhage-base.json",
             *self.threads_option(),
         )

@@ -17,6 +17,9 @@ from sahlora.volume import Volume
 UNKNOWN = 255
 """Label of voxels of which nobody says whether they are blood."""
 
+UNMARKED = 254
+"""While training: label of such voxels in a slice in which an expert sees blood that nobody outlined."""
+
 SEGMENTATION_FORMAT = ".seg.nrrd"
 SAME_PLACE_MM = 0.1
 MOST_VALUES = 255

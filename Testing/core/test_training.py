@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,11 +17,12 @@ from sahlora.card import INTRACRANIAL_HEMORRHAGE, Description, NetworkSpec, Prep
 from sahlora.cases import read_manifest
 from sahlora.errors import InputError, SAHLoRAError, UsageError
 from sahlora.inference import InferenceSettings, predict
+from sahlora.labels import UNKNOWN, UNMARKED
 from sahlora.model import load_model
 from sahlora.progress import Event, Progress
 from sahlora.training.augmentation import augmentation
 from sahlora.training.held_out import Cohort
-from sahlora.training.losses import UNKNOWN, bce_dice_loss, soft_dice_loss
+from sahlora.training.losses import SMALLEST_BLEED, bce_dice_loss, soft_dice_loss, unmarked_loss
 from sahlora.training.pretraining import PretrainingPlan, pretrain
 from sahlora.training.settings import PRESETS, TrainingSettings
 from sahlora.training.slices import SliceBatches, known_label, prepare_cases, read_label
@@ -118,7 +120,11 @@ def test_expert_labels_gate_the_label() -> None:
     assert (gated[3] == 0).all()
 
 
-def test_unknown_slices_are_in_no_batch(tmp_path: Path) -> None:
+def write_case_with_unmarked_slice(tmp_path: Path) -> tuple[Path, np.ndarray, int]:
+    """Write a case of which an expert says that one slice more shows blood than are outlined.
+
+    Return its manifest, which slices are outlined, and the one that is not.
+    """
     row = write_case(tmp_path, "one")
     label = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / row["label"]))).any(axis=(1, 2))
     expert = label.copy()
@@ -127,10 +133,53 @@ def test_unknown_slices_are_in_no_batch(tmp_path: Path) -> None:
     (tmp_path / "expert.csv").write_text(
         "slice,hemorrhage\n" + "".join(f"{i},{int(seen)}\n" for i, seen in enumerate(expert))
     )
-    cases = read_manifest(write_manifest(tmp_path / "m.csv", [{**row, "slices": "expert.csv"}]))
-    prepared = prepare_cases(cases, PLAN.preprocessing, "axial", tmp_path / "cache")[0]
+    return write_manifest(tmp_path / "m.csv", [{**row, "slices": "expert.csv"}]), label, unlabeled
+
+
+def test_unknown_slices_are_in_no_batch(tmp_path: Path) -> None:
+    manifest, label, unlabeled = write_case_with_unmarked_slice(tmp_path)
+    prepared = prepare_cases(read_manifest(manifest), PLAN.preprocessing, "axial", tmp_path / "cache")[0]
     assert unlabeled not in prepared.with_blood + prepared.without_blood
     assert set(prepared.with_blood) == set(np.flatnonzero(label))
+    assert prepared.unmarked == (unlabeled,)
+    batches = SliceBatches([prepared], PLAN.preprocessing, 4, None, 2, augmentation("none"), 0)
+    assert not any((label == UNMARKED).any() for _, label in batches.epoch(0))
+
+
+def test_unmarked_slices_count_as_slices_with_blood_when_asked_for(tmp_path: Path) -> None:
+    manifest, label, _ = write_case_with_unmarked_slice(tmp_path)
+    prepared = prepare_cases(read_manifest(manifest), PLAN.preprocessing, "axial", tmp_path / "cache")
+    batches = SliceBatches(
+        prepared, PLAN.preprocessing, 4, None, 2, augmentation("none"), 0, with_unmarked=True
+    )
+    labels = torch.cat([label for _, label in batches.epoch(0)])
+    halves = labels.split(2)
+    shown = torch.cat(halves[0::2]).flatten(1)
+    assert (((shown == 1) | (shown == UNMARKED)).any(dim=1)).all()
+    unmarked = (shown == UNMARKED).any(dim=1)
+    assert 1 <= unmarked.sum() < len(shown)
+    assert not (shown[unmarked] == 1).any()
+    assert len(shown) >= label.sum() + 1
+
+
+@pytest.mark.parametrize("view", ["coronal", "sagittal"])
+def test_slices_across_those_an_expert_looked_at_are_never_unmarked(view: str, tmp_path: Path) -> None:
+    manifest, _, _ = write_case_with_unmarked_slice(tmp_path)
+    prepared = prepare_cases(read_manifest(manifest), PLAN.preprocessing, view, tmp_path / "cache")[0]
+    assert prepared.unmarked == ()
+
+
+def test_training_takes_unmarked_slices_and_records_them(tmp_path: Path) -> None:
+    manifest, _, _ = write_case_with_unmarked_slice(tmp_path)
+    weights = []
+    for weight in (0.0, 0.5):
+        plan = replace(PLAN, settings=replace(PLAN.settings, unmarked_weight=weight))
+        cohort, run = Cohort(tuple(read_manifest(manifest))), tmp_path / f"run-{weight}"
+        card = pretrain(cohort, plan, tmp_path / f"{weight}.safetensors", run, CPU)
+        assert card.training["settings"]["unmarked_weight"] == weight
+        assert card.training["slices_unmarked"] == 1
+        weights.append(load_model(tmp_path / f"{weight}.safetensors").network.state_dict())
+    assert any(not torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
 
 
 def test_a_label_on_another_grid_comes_to_the_images_voxels(tmp_path: Path) -> None:
@@ -216,6 +265,41 @@ def test_unknown_pixels_have_no_gradient(loss: object) -> None:
     loss(logits, label).backward()
     assert (logits.grad[..., 3:] == 0).all()
     assert (logits.grad[..., :3] != 0).all()
+
+
+@pytest.mark.parametrize("loss", [soft_dice_loss, bce_dice_loss])
+def test_unmarked_pixels_are_unknown_to_the_losses_of_pixels(loss: object) -> None:
+    logits = torch.randn(1, 1, 6, 6)
+    label = (torch.rand(1, 1, 6, 6) > 0.5).to(torch.uint8)
+    label[..., 3:] = UNKNOWN
+    assert loss(logits, label) == loss(logits, label.masked_fill(label == UNKNOWN, UNMARKED))
+
+
+def test_unmarked_slices_are_asked_for_their_highest_probabilities_and_no_other_slice() -> None:
+    logits = torch.randn(3, 1, 12, 12, dtype=torch.float64, requires_grad=True)
+    label = torch.zeros(3, 1, 12, 12, dtype=torch.uint8)
+    label[0, 0, :, 2:] = UNMARKED
+    label[1, 0, 4:7, 4:7] = 1
+    label[2] = UNKNOWN
+    loss = unmarked_loss(logits, label)
+    loss.backward()
+    candidates = logits.detach()[0, 0, :, 2:].flatten()
+    highest = candidates.sort(descending=True).values[:SMALLEST_BLEED]
+    expected = -math.log((1 / (1 + torch.exp(-highest))).mean().item()) / 3
+    assert loss.item() == pytest.approx(expected, abs=1e-12)
+    assert set(logits.grad[0].flatten().nonzero().flatten().tolist()) == set(
+        torch.isin(logits.detach()[0], highest).flatten().nonzero().flatten().tolist()
+    )
+    assert (logits.grad[0] <= 0).all()  # more probability, less loss
+    assert not logits.grad[1:].any()
+
+
+def test_without_an_unmarked_slice_nothing_is_asked_for() -> None:
+    logits = torch.randn(2, 1, 6, 6, requires_grad=True)
+    loss = unmarked_loss(logits, torch.zeros(2, 1, 6, 6, dtype=torch.uint8))
+    loss.backward()
+    assert loss == 0
+    assert not logits.grad.any()
 
 
 # ------------------------------------------------------------------------------------------------- loop

@@ -13,7 +13,16 @@ if TYPE_CHECKING:
     from sahlora.training.held_out import Cohort
     from sahlora.training.settings import TrainingSettings
 
-CHANGES = ("epochs", "batch_size", "slices_at_once", "learning_rate", "patience", "average", "seed")
+CHANGES = (
+    "epochs",
+    "batch_size",
+    "slices_at_once",
+    "learning_rate",
+    "patience",
+    "average",
+    "unmarked_weight",
+    "seed",
+)
 
 
 def configure_run(parser: argparse.ArgumentParser, output: str, held_out: str) -> None:
@@ -65,6 +74,12 @@ def configure_training(group: argparse._ArgumentGroup, presets: str) -> None:
     group.add_argument("--learning-rate", type=float, help="peak learning rate")
     group.add_argument("--patience", type=int, help="epochs without gain after which training stops")
     group.add_argument("--average", type=float, metavar="DECAY", help="keep a moving average of the weights")
+    group.add_argument(
+        "--unmarked-weight",
+        type=float,
+        metavar="W",
+        help="above 0, also learn from slices with blood by an expert that nobody outlined (default: 0)",
+    )
     group.add_argument("--seed", type=int, help="seed of weights, split, order and augmentation (default: 0)")
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
     group.add_argument("--threads", type=int, metavar="N", help="threads of the CPU (default: all cores)")

@@ -166,7 +166,7 @@ def _train_view(
     held_out = prepare_cases(cohort.held_out, preprocessing, view, cache, progress) if cohort.held_out else []
     batches = SliceBatches(
         cases, preprocessing, settings.batch_size, settings.crop, multiple,
-        augmentation(settings.augmentation), settings.seed,
+        augmentation(settings.augmentation), settings.seed, with_unmarked=settings.unmarked_weight > 0,
     )  # fmt: skip
     if settings.slices_at_once is None:
         settings = replace(settings, slices_at_once=max(1, PIXELS_PER_BATCH // int(np.prod(batches.size))))
@@ -192,6 +192,7 @@ def _train_view(
     slices: dict[str, Plain] = {
         "slices_with_blood": sum(len(case.with_blood) for case in cases),
         "slices_without_blood": sum(len(case.without_blood) for case in cases),
+        "slices_unmarked": sum(len(case.unmarked) for case in cases),
     }
     return collect(network.cpu()), slices | _record(state, settings)
 

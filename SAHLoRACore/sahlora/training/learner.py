@@ -14,7 +14,7 @@ from sahlora.devices import is_out_of_memory, runs_bf16
 from sahlora.errors import ResourceError
 from sahlora.progress import Progress
 from sahlora.training.distributed import ALONE, Processes, join_norms
-from sahlora.training.losses import LOSSES
+from sahlora.training.losses import LOSSES, unmarked_loss
 from sahlora.training.settings import TrainingSettings
 
 CPU = torch.device("cpu")
@@ -125,7 +125,10 @@ class Learner:
                 logits = torch.cat([self._logits(part, step) for part in parts])
             self._set_buffers(before)
         whole = own.gather(logits.detach()).requires_grad_()
-        loss = LOSSES[self._settings.loss](whole, own.gather(label.to(self.device)))
+        labels = own.gather(label.to(self.device))
+        loss = LOSSES[self._settings.loss](whole, labels)
+        if self._settings.unmarked_weight > 0:
+            loss = loss + self._settings.unmarked_weight * unmarked_loss(whole, labels)
         loss.backward()
         assert whole.grad is not None
         gradient = whole.grad[own.share(len(whole))]

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sahlora.labels import UNKNOWN
+from sahlora.labels import UNKNOWN, UNMARKED
 from sahlora.training.settings import Loss
 
 DICE_SMOOTHING = 1e-5
+SMALLEST_BLEED = 25
+"""Pixels; at 1 mm and slices of 5 mm, 0.125 mL."""
+LEAST_PROBABILITY = 1e-4
+
+
+def is_known(label: Tensor) -> Tensor:
+    """Return where a label (…) says whether there is blood."""
+    return (label != UNKNOWN) & (label != UNMARKED)
 
 
 def soft_dice_loss(logits: Tensor, label: Tensor) -> Tensor:
@@ -21,18 +30,37 @@ def soft_dice_loss(logits: Tensor, label: Tensor) -> Tensor:
     ----------
     logits : Tensor (N, 1, H, W)
     label : Tensor (N, 1, H, W)
-        0, 1, or 255 where unknown.
+        0, 1, or `UNMARKED` or `UNKNOWN` where unknown.
     """
-    known = label != UNKNOWN
+    known = is_known(label)
     p, y = logits.sigmoid() * known, (label * known).to(logits.dtype)
     return 1 - (2 * (p * y).sum() + DICE_SMOOTHING) / (p.sum() + y.sum() + DICE_SMOOTHING)
 
 
 def bce_dice_loss(logits: Tensor, label: Tensor) -> Tensor:
     """Return `soft_dice_loss` plus the mean binary cross-entropy of the known pixels."""
-    known = label != UNKNOWN
+    known = is_known(label)
     entropy = F.binary_cross_entropy_with_logits(logits, (label * known).to(logits.dtype), reduction="none")
     return soft_dice_loss(logits, label) + (entropy * known).sum() / torch.clamp(known.sum(), min=1)
+
+
+def unmarked_loss(logits: Tensor, label: Tensor) -> Tensor:
+    """Return Σ −log p̄ / N over the unmarked ones of N slices: blood must be found somewhere in them.
+
+    p̄ is the mean of the `SMALLEST_BLEED` highest probabilities among a slice's unmarked pixels. This is
+    multiple-instance learning: that the slice shows blood is known, of its pixels it is not. To take the mean
+    of the highest few is a choice of this project; the paper has no such slices.
+
+    Parameters
+    ----------
+    logits, label : Tensor (N, 1, H, W)
+        Slices without a pixel `UNMARKED` are left out.
+    """
+    unmarked = (label == UNMARKED).flatten(1)
+    slices = unmarked.any(dim=1)
+    candidates = logits.flatten(1)[slices].masked_fill(~unmarked[slices], -math.inf)
+    highest = candidates.topk(min(SMALLEST_BLEED, candidates.shape[1]), dim=1).values.sigmoid().mean(dim=1)
+    return -highest.clamp(min=LEAST_PROBABILITY).log().sum() / len(label)
 
 
 LOSSES: dict[Loss, Callable[[Tensor, Tensor], Tensor]] = {

@@ -73,7 +73,7 @@ def pretrain(
     prepared, held_out = processes.by_first(lambda: _prepare(cohort, plan.preprocessing, run, progress))
     batches = SliceBatches(
         prepared, plan.preprocessing, settings.batch_size, settings.crop, multiple,
-        augmentation(settings.augmentation), settings.seed,
+        augmentation(settings.augmentation), settings.seed, with_unmarked=settings.unmarked_weight > 0,
     )  # fmt: skip
     torch.manual_seed(settings.seed)
     network = MultiViewUNet(spec.level, spec.width, spec.in_channels, spec.out_channels)
@@ -127,5 +127,6 @@ def _record(prepared: list[PreparedCase], settings: TrainingSettings, state: Tra
         "cases_with_blood": sum(bool(case.with_blood) for case in prepared),
         "slices_with_blood": sum(len(case.with_blood) for case in prepared),
         "slices_without_blood": sum(len(case.without_blood) for case in prepared),
+        "slices_unmarked": sum(len(case.unmarked) for case in prepared),
         "final_loss": round(state.losses[-1], 5),
     }

@@ -31,6 +31,9 @@ class TrainingSettings:
         One-cycle rises over the first tenth of all steps and falls to 0 as a cosine.
     loss : {"soft-dice", "bce-dice"}
         Soft Dice over the whole batch, alone or added to binary cross-entropy.
+    unmarked_weight : float
+        Above 0, slices in which an expert sees blood that nobody outlined are trained on too, and
+        `sahlora.training.losses.unmarked_loss` is added to `loss` with this weight.
     augmentation : {"none", "paper", "default"}
         See `sahlora.training.augmentation`.
     crop : tuple of int, optional
@@ -53,6 +56,7 @@ class TrainingSettings:
     weight_decay: float = 1e-2
     schedule: Schedule = "one-cycle"
     loss: Loss = "bce-dice"
+    unmarked_weight: float = 0.0
     augmentation: str = "default"
     crop: tuple[int, int] | None = (192, 160)
     seed: int = 0
@@ -72,6 +76,10 @@ class TrainingSettings:
         if not 0 < self.learning_rate < 1:
             raise UsageError(
                 "bad-learning-rate", f"Learning rate {self.learning_rate}.", "Give one in (0, 1)."
+            )
+        if not 0 <= self.unmarked_weight < math.inf:
+            raise UsageError(
+                "bad-weight", f"Weight {self.unmarked_weight} of unmarked slices.", "Give 0 or more."
             )
         if self.seed < 0:
             raise UsageError("bad-seed", f"Seed {self.seed} is negative.", "Give one from 0.")

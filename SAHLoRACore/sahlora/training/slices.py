@@ -22,10 +22,13 @@ from sahlora.card import Preprocessing
 from sahlora.cases import Case
 from sahlora.errors import InputError
 from sahlora.files import replacing
-from sahlora.labels import UNKNOWN, known_label, read_label
+from sahlora.labels import UNKNOWN, UNMARKED, known_label, read_label
 from sahlora.progress import SILENT, Progress
 from sahlora.views import View, WorkingGrid, window
 from sahlora.volume import Volume, read_volume
+
+PREPARATION = 2
+"""Version of what is prepared; cases of another one are prepared anew."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +42,16 @@ class PreparedCase:
     folder : Path
         Holds ``image.npy`` (int16 HU) and ``label.npy`` (uint8), both (N, H, W).
     with_blood, without_blood : tuple of int
-        Slices that surely show blood, and slices that surely don't; the others are not used.
+        Slices that surely show blood, and slices that surely don't; the others are unknown.
+    unmarked : tuple of int
+        Those of the unknown slices in which an expert sees blood that nobody outlined.
     """
 
     name: str
     folder: Path
     with_blood: tuple[int, ...]
     without_blood: tuple[int, ...]
+    unmarked: tuple[int, ...] = ()
 
     def image(self) -> np.ndarray:
         """Map the image into memory, int16 HU (N, H, W)."""
@@ -101,7 +107,7 @@ def prepare_cases(
 def _prepare_case(case: Case, preprocessing: Preprocessing, view: View, cache: Path) -> PreparedCase:
     files = [path for path in (case.image, case.label, case.slices) if path is not None]
     stamps = [(str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in files]
-    settings = [stamps, case.segment, preprocessing.spacing, view]
+    settings = [PREPARATION, stamps, case.segment, preprocessing.spacing, view]
     key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
     folder = cache / key
     if not _is_prepared(folder):
@@ -113,9 +119,12 @@ def _prepare_case(case: Case, preprocessing: Preprocessing, view: View, cache: P
             raise InputError(
                 "label-outside", f"The label of case {case.name} lies outside the head.", "Check it."
             )
-        _write_case(folder, volume, label, grid, view)
+        is_unmarked = np.zeros(len(label), dtype=bool)
+        if expert is not None and view == "axial":  # other slices cross some that an expert calls empty
+            is_unmarked = expert & ~(label == 1).any(axis=(1, 2))
+        _write_case(folder, volume, label, grid, view, np.flatnonzero(is_unmarked[grid.box[0]]).tolist())
     slices = json.loads((folder / "slices.json").read_text())
-    return PreparedCase(case.name, folder, tuple(slices["with_blood"]), tuple(slices["without_blood"]))
+    return PreparedCase(case.name, folder, **{kind: tuple(indices) for kind, indices in slices.items()})
 
 
 def _is_prepared(folder: Path) -> bool:
@@ -127,7 +136,9 @@ def _is_prepared(folder: Path) -> bool:
         return False
 
 
-def _write_case(folder: Path, volume: Volume, label: np.ndarray, grid: WorkingGrid, view: View) -> None:
+def _write_case(
+    folder: Path, volume: Volume, label: np.ndarray, grid: WorkingGrid, view: View, unmarked: list[int]
+) -> None:
     image = grid.resample(volume.hu)
     blood, unknown = (grid.resample(label == value) for value in (1, UNKNOWN))
     count = grid.count(view)
@@ -140,7 +151,9 @@ def _write_case(folder: Path, volume: Volume, label: np.ndarray, grid: WorkingGr
         with replacing(folder / f"{name}.npy") as path:
             np.save(path, array)
     with replacing(folder / "slices.json") as path:
-        path.write_text(json.dumps({"with_blood": with_blood, "without_blood": without}))
+        path.write_text(
+            json.dumps({"with_blood": with_blood, "without_blood": without, "unmarked": unmarked})
+        )
 
 
 class SliceBatches:
@@ -160,6 +173,9 @@ class SliceBatches:
     augment : Compose
         Applied to each slice.
     seed : int
+    with_unmarked : bool
+        Count slices with blood that nobody outlined among those with blood; what is unknown in them is then
+        labelled `UNMARKED`.
     """
 
     def __init__(
@@ -171,10 +187,14 @@ class SliceBatches:
         multiple: int,
         augment: Compose,
         seed: int,
+        *,
+        with_unmarked: bool = False,
     ) -> None:
         self._cases, self._preprocessing, self._augment, self._seed = cases, preprocessing, augment, seed
         self._half = batch_size // 2
+        self._unmarked = {(i, k) for i, case in enumerate(cases) for k in case.unmarked if with_unmarked}
         self._with = [(i, k) for i, case in enumerate(cases) for k in case.with_blood]
+        self._with += sorted(self._unmarked)
         self._without = [(i, k) for i, case in enumerate(cases) for k in case.without_blood]
         if not self._without:  # every slice shows blood: nothing to pair with but themselves
             self._without = self._with
@@ -220,6 +240,8 @@ class SliceBatches:
 
     def _sample(self, case: int, index: int, seed: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         hu, label = self._cases[case].read([index])
+        if (case, index) in self._unmarked:
+            label[label == UNKNOWN] = UNMARKED
         low, high = self._preprocessing.intensity_range
         image = window(hu, self._preprocessing.window, (0.0, 1.0))
         self._augment.set_random_state(int(np.random.SeedSequence(seed).generate_state(1)[0]))
