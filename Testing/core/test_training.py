@@ -71,7 +71,7 @@ PLAN = PretrainingPlan(
     Target(INTRACRANIAL_HEMORRHAGE),
     NetworkSpec(level=1, width=4),
     Preprocessing(window=(0.0, 120.0), spacing=2.0),
-    TrainingSettings(epochs=2, batch_size=4, crop=(40, 40), augmentation="none", learning_rate=1e-2),
+    TrainingSettings(epochs=2, batch_size=4, crop=(80, 80), augmentation="none", learning_rate=1e-2),
 )
 
 # --------------------------------------------------------------------------------------------- manifest
@@ -197,7 +197,7 @@ def test_a_label_on_another_grid_comes_to_the_images_voxels(tmp_path: Path) -> N
 @pytest.mark.parametrize("view", ["axial", "coronal", "sagittal"])
 def test_half_of_every_batch_shows_blood(view: str, manifest: Path, tmp_path: Path) -> None:
     prepared = prepare_cases(read_manifest(manifest), PLAN.preprocessing, view, tmp_path / "cache")
-    batches = SliceBatches(prepared, PLAN.preprocessing, 4, (40, 40), 2, augmentation("none"), 0)
+    batches = SliceBatches(prepared, PLAN.preprocessing, 4, (80, 80), 2, augmentation("none"), 0)
     seen = list(batches.epoch(0))
     assert len(seen) == len(batches) == -(-sum(len(case.with_blood) for case in prepared) // 2)
     for image, label in seen:
@@ -205,6 +205,23 @@ def test_half_of_every_batch_shows_blood(view: str, manifest: Path, tmp_path: Pa
         assert image.min() >= 0
         assert image.max() <= 1
         assert [bool((one == 1).any()) for one in label] == [True, True, False, False]
+
+
+@pytest.mark.parametrize(("spacing", "size"), [(2.0, (40, 32)), (1.0, (80, 64)), (1.6, (50, 40))])
+def test_slices_are_cut_to_millimeters(
+    spacing: float, size: tuple[int, int], manifest: Path, tmp_path: Path
+) -> None:
+    preprocessing = replace(PLAN.preprocessing, spacing=spacing)
+    prepared = prepare_cases(read_manifest(manifest), preprocessing, "axial", tmp_path / "cache")
+    assert SliceBatches(prepared, preprocessing, 4, (80, 64), 2, augmentation("none"), 0).size == size
+
+
+def test_slices_of_native_pixels_are_not_cut(manifest: Path, tmp_path: Path) -> None:
+    preprocessing = replace(PLAN.preprocessing, spacing=None)
+    prepared = prepare_cases(read_manifest(manifest), preprocessing, "axial", tmp_path / "cache")
+    largest = np.max([case.image().shape[1:] for case in prepared], axis=0)
+    size = SliceBatches(prepared, preprocessing, 4, (8, 8), 2, augmentation("none"), 0).size
+    assert size == tuple(largest + largest % 2)
 
 
 def test_batches_are_a_function_of_seed_epoch_and_number(manifest: Path, tmp_path: Path) -> None:
@@ -337,7 +354,7 @@ def test_one_epoch_of_the_paper_preset_equals_a_plain_loop(
 ) -> None:
     """The same batches through forty plain lines of PyTorch give the same loss curve, in float32."""
     monkeypatch.setattr("sahlora.training.learner.runs_bf16", lambda device: False)
-    settings = replace(PRESETS["paper"], epochs=1, augmentation="none", crop=(40, 40))
+    settings = replace(PRESETS["paper"], epochs=1, augmentation="none", crop=(80, 80))
     plan = replace(PLAN, settings=settings)
     pretrain(Cohort(tuple(read_manifest(manifest))), plan, tmp_path / "m.safetensors", tmp_path / "run", CPU)
     losses = [
@@ -347,7 +364,7 @@ def test_one_epoch_of_the_paper_preset_equals_a_plain_loop(
     from sahlora.networks import MultiViewUNet, initialize_as_published
 
     prepared = prepare_cases(read_manifest(manifest), plan.preprocessing, "axial", tmp_path / "other cache")
-    batches = SliceBatches(prepared, plan.preprocessing, 2, (40, 40), 2, augmentation("none"), settings.seed)
+    batches = SliceBatches(prepared, plan.preprocessing, 2, (80, 80), 2, augmentation("none"), settings.seed)
     torch.manual_seed(settings.seed)
     network = MultiViewUNet(1, 4)
     initialize_as_published(network)
@@ -410,7 +427,7 @@ def test_pre_training_scores_held_out_cases_and_keeps_the_best_epoch(manifest: P
     assert card.training["kept_epoch"] == 1 + scores.index(max(scores))
     trained_on = SliceBatches(
         prepare_cases([one, none], PLAN.preprocessing, "axial", tmp_path / "run" / "cache"),
-        PLAN.preprocessing, 4, (40, 40), 2, augmentation("none"), 0,
+        PLAN.preprocessing, 4, (80, 80), 2, augmentation("none"), 0,
     )  # fmt: skip
     identity = json.loads((tmp_path / "run" / "settings.json").read_text())
     assert identity["cases"] == trained_on.fingerprint

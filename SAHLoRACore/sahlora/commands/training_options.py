@@ -18,6 +18,7 @@ CHANGES = (
     "batch_size",
     "slices_at_once",
     "learning_rate",
+    "loss",
     "patience",
     "average",
     "unmarked_weight",
@@ -72,6 +73,7 @@ def configure_training(group: argparse._ArgumentGroup, presets: str) -> None:
     group.add_argument("--batch-size", type=int, help="slices a step, even")
     group.add_argument("--slices-at-once", type=int, help="compute a step in parts of so many slices")
     group.add_argument("--learning-rate", type=float, help="peak learning rate")
+    group.add_argument("--loss", choices=("soft-dice", "bce-dice"), help="loss of the pixels")
     group.add_argument("--patience", type=int, help="epochs without gain after which training stops")
     group.add_argument("--average", type=float, metavar="DECAY", help="keep a moving average of the weights")
     group.add_argument(

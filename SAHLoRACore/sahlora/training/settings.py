@@ -37,7 +37,8 @@ class TrainingSettings:
     augmentation : {"none", "paper", "default"}
         See `sahlora.training.augmentation`.
     crop : tuple of int, optional
-        Height and width in pixels to which slices are cut or padded; None keeps the largest slice's.
+        Height and width in mm to which slices are cut or padded; None keeps the largest slice's, and so do
+        native pixels, whose size in mm differs between scans.
     seed : int
         Decides initial weights, order of slices, augmentation and dropout.
     patience : int, optional

@@ -167,7 +167,7 @@ class SliceBatches:
     batch_size : int
         Even.
     crop : tuple of int, optional
-        Height and width of every slice; None takes the largest of all cases.
+        Height and width of every slice in mm; None, or native pixels, takes the largest of all cases.
     multiple : int
         Height and width are padded to multiples of this.
     augment : Compose
@@ -198,7 +198,11 @@ class SliceBatches:
         self._without = [(i, k) for i, case in enumerate(cases) for k in case.without_blood]
         if not self._without:  # every slice shows blood: nothing to pair with but themselves
             self._without = self._with
-        size = crop or tuple(int(n) for n in np.max([case.image().shape[1:] for case in cases], axis=0))
+        spacing = preprocessing.spacing
+        if crop is not None and spacing is not None:
+            size = [round(mm / spacing) for mm in crop]
+        else:
+            size = np.max([case.image().shape[1:] for case in cases], axis=0).tolist()
         self._size = tuple(-(-n // multiple) * multiple for n in size)
 
     @property
