@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Segment every real CT of the folder named by SAHLORA_DATA and say how that went.
 
-    python Utilities/evaluate_real_ct.py COHORT RESULTS [--model hemorrhage-base] [--fold K=MODEL …]
+    python Utilities/evaluate_real_ct.py COHORT RESULTS [--model MODEL] [--fold K=MODEL …] [--unseen]
 
 COHORT is what ct_ich.py made. Written into RESULTS: an overlay of each scan, results.json, curves, and the
 tables as Markdown: seconds and mL of each scan; detection of slices with blood (area under the ROC curve by
 experts' labels) and agreement with the machine labels, for the patients that the model in question never saw.
-Each fold given with --fold is left to a model trained without it (cross-fitting); all else to --model.
+Each fold given with --fold is left to a model trained without it (cross-fitting); all else to --model. With
+--unseen, these folds are all that is segmented.
 
 A slice's score is the blood expected in it (the sum of its probabilities, in mL) and, with half the weight
 each, in its two neighbors.
@@ -46,12 +47,13 @@ NEIGHBORS = (0.25, 0.5, 0.25)
 
 @dataclass(frozen=True)
 class Result:
-    """What was found in one scan; `slices` is the expected blood (mL) of each, lowest first."""
+    """What was found in one scan; lowest slice first: expected blood (mL), and whether a machine outlines any."""
 
     case: str
     seconds: float
     volume_ml: float
     slices: tuple[float, ...]
+    marked: tuple[bool, ...] = ()
     machine_ml: float | None = None
     machine_dice: float | None = None
 
@@ -80,17 +82,18 @@ def evaluate(case: str, path: Path, label: Path, model: Model, results: Path) ->
     return Result(case, seconds, measurements.volume_ml, expected, *compare(found, label, volume))
 
 
-def compare(found: np.ndarray, label: Path, volume: Volume) -> tuple[float, float | None]:
-    """Return the machine label's volume in mL and the Dice with it where it is known."""
+def compare(found: np.ndarray, label: Path, volume: Volume) -> tuple[tuple[bool, ...], float, float | None]:
+    """Return where the machine outlines blood, its volume in mL, and the Dice with it where it is known."""
     machine = sitk.GetArrayFromImage(sitk.ReadImage(str(label)))
     known = machine != 255
     machine_ml = float((machine == 1).sum(axis=(1, 2)) @ volume.voxel_ml)
-    return machine_ml, dice(found & known, machine == 1) if machine_ml else None
+    marked = tuple((machine == 1).any(axis=(1, 2)).tolist())
+    return marked, machine_ml, dice(found & known, machine == 1) if machine_ml else None
 
 
 @dataclass(frozen=True, eq=False)
 class Slices:
-    """All slices of some patients: whose they are, their scores alone and with neighbors, what experts see.
+    """All slices of some patients: whose they are, scores alone and with neighbors, what is seen in them.
 
     Every array has one entry a slice.
     """
@@ -98,6 +101,7 @@ class Slices:
     patient: np.ndarray
     alone: np.ndarray
     score: np.ndarray
+    marked: np.ndarray
     shows: dict[str, np.ndarray]
 
     @classmethod
@@ -105,10 +109,12 @@ class Slices:
         """Gather the slices of `patients`."""
         experts = read_slice_labels(data / "ct_ich")
         by_case = {result.case: np.array(result.slices) for result in results}
+        marked = {result.case: result.marked for result in results}
         return cls(
             np.array([p for p in patients for _ in experts[p]]),
             np.concatenate([by_case[p] for p in patients]),
             np.concatenate([ndimage.correlate1d(by_case[p], NEIGHBORS, mode="nearest") for p in patients]),
+            np.concatenate([marked[p] for p in patients]),
             {kind: np.array([bool(s[kind]) for p in patients for s in experts[p]]) for kind in TYPES},
         )
 
@@ -128,6 +134,12 @@ def detection(results: list[Result], slices: Slices) -> dict[str, Any]:
     out: dict[str, Any] = {"patients": len(set(names)), "slices": len(names)}
     out["any"] = asdict(auroc_by_patient(slices.score, any_blood, names))
     out["any_alone"] = asdict(auroc_by_patient(slices.alone, any_blood, names))
+    for name, part in (("outlined", slices.marked), ("unmarked", ~slices.marked)):
+        counted = ~any_blood | part
+        out[name] = {"patients": len(set(names[any_blood & part])), "slices": int((any_blood & part).sum())}
+        out[name]["auroc"] = asdict(
+            auroc_by_patient(slices.score[counted], any_blood[counted], names[counted])
+        )
     out["types"] = {}
     for kind, positive in slices.shows.items():
         counted = positive | ~any_blood
@@ -229,27 +241,34 @@ def main() -> None:
         metavar="K=MODEL",
         help="model that never saw fold K, for its patients (default: 0=MODEL of --model)",
     )
+    parser.add_argument("--unseen", action="store_true", help="only scans that a model never saw")
     args = parser.parse_args()
     if "SAHLORA_DATA" not in os.environ:
         sys.exit("Set SAHLORA_DATA to the folder that holds ct_ich.")
     data = Path(os.environ["SAHLORA_DATA"])
     args.results.mkdir(parents=True, exist_ok=True)
     model, folds = load_model(find(args.model)), read_folds()
-    without = {int(fold): load_model(find(name)) for fold, name in args.fold} or {0: model}
+    files = {int(fold): find(name) for fold, name in args.fold} or {0: find(args.model)}
+    without = {fold: model if file == find(args.model) else load_model(file) for fold, file in files.items()}
     results = []
+    unseen = [case for case, fold in folds.items() if fold in without]
     for case, path in scans(args.cohort, data).items():
+        if args.unseen and case not in unseen:
+            continue
         label = args.cohort / "labels" / f"{case}.nii.gz"
         results.append(evaluate(case, path, label, without.get(folds.get(case, -1), model), args.results))
         print(f"{case}: {results[-1].volume_ml:.2f} mL, {results[-1].seconds:.1f} s", flush=True)
-    unseen = [case for case, fold in folds.items() if fold in without]
     slices = Slices.of(results, data, unseen)
-    figures = detection(results, slices)
+    own = [case for case, fold in folds.items() if fold in without and without[fold] is model]
+    figures = {"unseen": detection(results, slices)}
+    if own and own != unseen:
+        figures["own"] = detection(results, Slices.of(results, data, own))
     draw_roc(slices, args.results / "real-ct-roc.png")
     if slices.patients_with("Subarachnoid"):
         draw_profiles(slices, "Subarachnoid", args.results / "real-ct-sah.png")
     print(json.dumps(figures, indent=2))
     if args.record:
-        card = replace(model.card, training={**model.card.training, "evaluation": figures})
+        card = replace(model.card, training={**model.card.training, "evaluation": list(figures.values())[-1]})
         save_model(Path(args.model), model.network, card)
     content = {"figures": figures, "results": [asdict(result) for result in results]}
     (args.results / "results.json").write_text(json.dumps(content, indent=1) + "\n")
@@ -278,9 +297,36 @@ def spread(summary: dict[str, Any]) -> str:
     return f"{summary['mean']:.2f}" + (f" ± {summary['sd']:.2f}" if summary["n"] > 1 else "")
 
 
-def page(model: Model, results: list[Result], unseen: set[str], figures: dict[str, Any]) -> str:
-    """Return figures and the table of all scans as Markdown."""
+def section(figures: dict[str, Any]) -> list[str]:
+    """Write the figures of some patients."""
     auroc, alone, clean = (figures[key] for key in ("any", "any_alone", "blood_free_ml"))
+    return [
+        "- Slices with any hemorrhage by two radiologists' labels, scored by the blood expected in them and",
+        "  their neighbors (half the weight each):",
+        f"  area under the ROC curve **{interval(auroc)}** (95 % interval by patient;",
+        f"  {auroc['n_positive']} of {auroc['n']} positive). By the slice alone: {interval(alone)}.",
+        *(
+            f"- Of these, slices in which the machine label {verb} blood: {interval(figures[kind]['auroc'])}"
+            f" (n = {figures[kind]['slices']} slices, {figures[kind]['patients']} patients)."
+            for kind, verb in (("outlined", "outlines"), ("unmarked", "outlines no"))
+        ),
+        *(type_line(kind, found) for kind, found in figures["types"].items()),
+        f"- Volume found in the {clean['n']} patients without blood: median {clean['median']:.2f} mL,",
+        f"  at worst {clean['worst']:.2f} mL (patient {clean['worst_case']}).",
+        "- Dice with the machine labels, which are not truth; by type: patients in whom experts see it.",
+        "",
+        "| patients with | n | Dice |",
+        "|---|---|---|",
+        *(
+            f"| {'any' if kind == 'any' else kind.lower()} blood | {found['n']} | {spread(found)} |"
+            for kind, found in figures["dice_with_machine_labels"].items()
+        ),
+        "",
+    ]
+
+
+def page(model: Model, results: list[Result], unseen: set[str], figures: dict[str, dict[str, Any]]) -> str:
+    """Return figures and the table of all scans as Markdown."""
     rows = [
         f"| {r.case} | {'no' if r.case in unseen else 'yes'} | {r.seconds:.1f} | {r.volume_ml:.2f} "
         f"| {'–' if not r.machine_ml else f'{r.machine_ml:.2f}'} "
@@ -292,24 +338,15 @@ def page(model: Model, results: list[Result], unseen: set[str], figures: dict[st
         "",
         "Written by `Utilities/evaluate_real_ct.py`. For research use only, not for diagnosis.",
         "",
-        f"On the {figures['patients']} patients that training never saw ({figures['slices']} slices):",
+        f"On {figures['unseen']['patients']} patients, each segmented by a model that never saw it in training",
+        f"({figures['unseen']['slices']} slices):",
         "",
-        "- Slices with any hemorrhage by two radiologists' labels, scored by the blood expected in them and",
-        "  their neighbors (half the weight each):",
-        f"  area under the ROC curve **{interval(auroc)}** (95 % interval by patient;",
-        f"  {auroc['n_positive']} of {auroc['n']} positive). By the slice alone: {interval(alone)}.",
-        *(type_line(kind, found) for kind, found in figures["types"].items()),
-        f"- Volume found in the {clean['n']} patients without blood: median {clean['median']:.2f} mL,",
-        f"  at worst {clean['worst']:.2f} mL (patient {clean['worst_case']}).",
-        "- Dice with the machine labels, which are not truth; by type: patients in whom experts see it.",
-        "",
-        "| patients with | n | Dice |",
-        "|---|---|---|",
+        *section(figures["unseen"]),
         *(
-            f"| {kind.lower()}{'' if kind != 'any' else ' blood'} | {found['n']} | {spread(found)} |"
-            for kind, found in figures["dice_with_machine_labels"].items()
+            [f"The model itself on the {own['patients']} patients that it never saw:", "", *section(own)]
+            if (own := figures.get("own"))
+            else []
         ),
-        "",
         "All scans ran without failure; seconds include reading and measuring. Volumes of CT-ICH are",
         "estimates, as its pixel sizes are.",
         "",

@@ -7,11 +7,13 @@ Each step is commands of this project, printed before they run. A step that is d
 that was stopped goes on where it was: the same command continues.
 
     ct-ich         volumes, labels and manifests of CT-ICH
+    settings       short trainings without fold 1, each with one setting changed, judged on fold 1
     base-K         a base that never saw fold K, for K from 0 to 4; base-0 is shipped as hemorrhage-base
     real-ct        every real scan; folds that have their base are segmented by the one that never saw them
     phantoms       30 simulated heads: 20 to train on, 10 to test on
     phantom-study  every adapter, the decoder, an HU threshold and a control on them
     sah-phantom    the adapter that the demo uses
+    views          simulated heads with slices of 1, 2.5 and 5 mm: an adapter for each view, and their fusion
     sah            SAH simulated into the blood-free patients; those of fold 0 are tested on
     sah-study      the same comparison on them
     sah-ct         the shipped adapters for SAH: the method that was best in sah-study, and the smallest
@@ -38,6 +40,19 @@ BLEEDS_A_PATIENT, FIRST_BLEED = 2, 5000
 METHODS = "threshold,standard,cp-lora,lora-c,conv-lora,cp-dora,dora-c,conv-dora,shuffled-cp-lora"
 QUICK = "--preset quick --epochs 3"
 
+SETTINGS_FOLD = 1
+SETTINGS = {
+    "reference": "--epochs 12",
+    "level-2": "--epochs 12 --level 2",
+    "spacing-0.7": "--epochs 12 --spacing 0.7",
+    "window-80": "--epochs 12 --window 0 80",
+    "soft-dice": "--epochs 12 --loss soft-dice",
+    "unmarked-0.1": "--epochs 9 --unmarked-weight 0.1",
+    "unmarked-0.3": "--epochs 9 --unmarked-weight 0.3",
+}
+THICKNESSES_MM = (1.0, 2.5, 5.0)
+VIEW_HEADS_TRAINED_ON, VIEW_HEADS, FIRST_VIEW_HEAD = 4, 10, 4000
+
 Row = dict[str, str]
 
 
@@ -58,7 +73,8 @@ class Trainer:
 
     def steps(self) -> Iterator[tuple[str, Path, Callable[[], None]]]:
         """Yield each step's name, the file that is there once it is done, and what it does."""
-        yield "ct-ich", self.work / "ct_ich" / "all.csv", partial(self.script, "ct_ich.py", "ct_ich")
+        yield "ct-ich", self.work / "ct_ich" / "all.csv", partial(self.script, "ct_ich.py ct_ich")
+        yield "settings", self.work / "settings" / list(SETTINGS)[-1] / "results.json", self.settings
         for fold in sorted(set(read_folds().values())):
             yield f"base-{fold}", self.work / f"base-{fold}.safetensors", partial(self.base, fold)
         yield "real-ct", self.work / "real-ct" / "results.json", self.real_ct
@@ -69,6 +85,7 @@ class Trainer:
             partial(self.study, "phantoms", "phantom-study"),
         )
         yield "sah-phantom", self.work / "sah-phantom.safetensors", self.sah_phantom
+        yield "views", self.work / "views" / "results.json", self.views
         yield "sah", self.work / "sah" / "study.csv", self.sah
         yield "sah-study", self.work / "sah-study" / "crossval.html", partial(self.study, "sah", "sah-study")
         yield "sah-ct", self.work / "sah-ct-small.safetensors", self.sah_ct
@@ -82,13 +99,25 @@ class Trainer:
             *self.threads_option(),
         )
 
+    def settings(self) -> None:
+        """Try settings of the base in short trainings."""
+        (self.work / "settings").mkdir(exist_ok=True)
+        for name, options in SETTINGS.items():
+            model = f"settings/{name}.safetensors"
+            self.sahlora(
+                f"pretrain ct_ich/train-{SETTINGS_FOLD}.csv -o {model} --level 4 --average 0.98 {options}",
+                *self.threads_option(),
+            )
+            self.script(
+                f"evaluate_real_ct.py ct_ich settings/{name} --model {model} --unseen"
+                f" --fold {SETTINGS_FOLD}={model}"
+            )
+
     def real_ct(self) -> None:
         """Segment the real scans, each fold by the base that never saw it if it is there, else by base-0."""
         bases = {fold: f"base-{fold}.safetensors" for fold in sorted(set(read_folds().values()))}
         left_out = [f"--fold={fold}={name}" for fold, name in bases.items() if (self.work / name).exists()]
-        self.script(
-            "evaluate_real_ct.py", "ct_ich", "real-ct", "--model", "base-0.safetensors", "--record", *left_out
-        )
+        self.script("evaluate_real_ct.py ct_ich real-ct --model base-0.safetensors --record", *left_out)
 
     def phantoms(self) -> None:
         """Simulate heads; the last ones are held out."""
@@ -103,6 +132,32 @@ class Trainer:
             " --description",
             HERE / "sah-phantom.json",
             *self.threads_option(),
+        )
+
+    def views(self) -> None:
+        """Train an adapter for each view on thin and thick slices and test it on other heads."""
+        seed, tested = FIRST_VIEW_HEAD, []
+        rows: list[Row] = []
+        for thickness in THICKNESSES_MM:
+            options = f"--spacing {thickness},0.45,0.45 --overwrite"
+            folder = f"views/training-{thickness:g}"
+            self.sahlora(f"simulate {folder} --count {VIEW_HEADS_TRAINED_ON} --seed {seed} {options}")
+            rows += self.manifest(folder, f"training-{thickness:g}/")
+            seed += VIEW_HEADS_TRAINED_ON
+        for thickness in THICKNESSES_MM:  # the same heads, so that thicknesses can be compared
+            options = f"--spacing {thickness},0.45,0.45 --overwrite"
+            self.sahlora(f"simulate views/test-{thickness:g} --count {VIEW_HEADS} --seed {seed} {options}")
+            tested.append(f"views/test-{thickness:g}/manifest.csv")
+        self.write_manifest("views/training.csv", rows)
+        self.sahlora(
+            "finetune views/training.csv -o views/adapter.safetensors --model base-0.safetensors --target sah"
+            " --method cp-lora --rank 16 --scope all --views axial,coronal,sagittal --held-out 3"
+            " --preset quick --epochs 2",
+            *self.threads_option(),
+        )
+        self.script(
+            f"compare_views.py views/adapter.safetensors views/results.json {' '.join(tested)}"
+            " --model base-0.safetensors"
         )
 
     def sah(self) -> None:
@@ -145,18 +200,23 @@ class Trainer:
 
     def divide(self, folder: str, is_held_out: Callable[[Row], bool | None]) -> None:
         """Write study.csv, which says who is held out (None: left out), and training.csv without them."""
+        told = [(row, is_held_out(row)) for row in self.manifest(folder)]
+        rows = [row | {"held_out": "yes" if out else "no"} for row, out in told if out is not None]
+        self.write_manifest(f"{folder}/training.csv", [row for row in rows if row["held_out"] == "no"])
+        self.write_manifest(f"{folder}/study.csv", rows)
+
+    def manifest(self, folder: str, prefix: str = "") -> list[Row]:
+        """Read a folder's list of simulated cases; `prefix` leads to their files from elsewhere."""
         with (self.work / folder / "manifest.csv").open(newline="") as stream:
             rows = list(csv.DictReader(stream))
-        told = [(row, is_held_out(row)) for row in rows]
-        rows = [row | {"held_out": "yes" if out else "no"} for row, out in told if out is not None]
-        for name, part in (
-            ("training.csv", [row for row in rows if row["held_out"] == "no"]),
-            ("study.csv", rows),
-        ):
-            with (self.work / folder / name).open("w", newline="") as stream:
-                table = csv.DictWriter(stream, list(rows[0]))
-                table.writeheader()
-                table.writerows(part)
+        return [row | {key: prefix + row[key] for key in ("image", "label")} for row in rows]
+
+    def write_manifest(self, name: str, rows: list[Row]) -> None:
+        """Write a list of cases."""
+        with (self.work / name).open("w", newline="") as stream:
+            table = csv.DictWriter(stream, list(rows[0]))
+            table.writeheader()
+            table.writerows(rows)
 
     def threads_option(self) -> tuple[str, ...]:
         """Return the option that limits the threads."""
@@ -166,9 +226,10 @@ class Trainer:
         """Run a command of the package."""
         self.run("-m", "sahlora", *words.split(), *map(str, more))
 
-    def script(self, name: str, *words: str) -> None:
+    def script(self, words: str, *more: str) -> None:
         """Run a script beside this one."""
-        self.run(str(HERE / name), *words)
+        name, *arguments = words.split()
+        self.run(str(HERE / name), *arguments, *more)
 
     def run(self, *words: str) -> None:
         """Run Python in the folder of the work and stop at a failure."""
