@@ -47,7 +47,7 @@ NEIGHBORS = (0.25, 0.5, 0.25)
 
 @dataclass(frozen=True)
 class Result:
-    """What was found in one scan; lowest slice first: expected blood (mL), and whether a machine outlines any."""
+    """What was found in one scan; of each slice, lowest first: mL expected, and if a machine outlines any."""
 
     case: str
     seconds: float
@@ -338,8 +338,8 @@ def page(model: Model, results: list[Result], unseen: set[str], figures: dict[st
         "",
         "Written by `Utilities/evaluate_real_ct.py`. For research use only, not for diagnosis.",
         "",
-        f"On {figures['unseen']['patients']} patients, each segmented by a model that never saw it in training",
-        f"({figures['unseen']['slices']} slices):",
+        f"On {figures['unseen']['patients']} patients ({figures['unseen']['slices']} slices), each segmented",
+        "by a model that never saw it in training:",
         "",
         *section(figures["unseen"]),
         *(
