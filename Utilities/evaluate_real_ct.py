@@ -160,11 +160,20 @@ def detection(results: list[Result], slices: Slices) -> dict[str, Any]:
         "worst_case": worst,
     }
     agreement = {p: by_case[p].machine_dice for p in sorted(bleeding) if by_case[p].machine_ml}
-    out["dice_with_machine_labels"] = {"any": asdict(summarize(list(agreement.values())))} | {
-        kind: asdict(summarize([agreement[p] for p in slices.patients_with(kind) if p in agreement]))
-        for kind in TYPES
+    groups = {"any": list(agreement)} | {kind: slices.patients_with(kind) for kind in TYPES}
+    out["dice_with_machine_labels"] = {
+        kind: spread([agreement[p] for p in group if p in agreement]) for kind, group in groups.items()
     }
     return out
+
+
+def spread(values: list[float]) -> dict[str, Any]:
+    """Return n, mean and standard deviation (n - 1) as plain JSON: what is undefined is None."""
+    summary = summarize(values)
+    return {"n": summary.n} | {
+        name: None if np.isnan(value) else value
+        for name, value in (("mean", summary.mean), ("sd", summary.sd))
+    }
 
 
 def draw_roc(slices: Slices, path: Path) -> None:
@@ -290,11 +299,9 @@ def interval(auroc: dict[str, Any]) -> str:
     return f"{auroc['value']:.2f} ({auroc['lower']:.2f} to {auroc['upper']:.2f})"
 
 
-def spread(summary: dict[str, Any]) -> str:
+def mean_and_spread(found: dict[str, Any]) -> str:
     """Write mean and standard deviation as far as they are defined."""
-    if summary["n"] == 0:
-        return "–"
-    return f"{summary['mean']:.2f}" + (f" ± {summary['sd']:.2f}" if summary["n"] > 1 else "")
+    return " ± ".join(f"{found[name]:.2f}" for name in ("mean", "sd") if found[name] is not None) or "–"
 
 
 def section(figures: dict[str, Any]) -> list[str]:
@@ -318,7 +325,7 @@ def section(figures: dict[str, Any]) -> list[str]:
         "| patients with | n | Dice |",
         "|---|---|---|",
         *(
-            f"| {'any' if kind == 'any' else kind.lower()} blood | {found['n']} | {spread(found)} |"
+            f"| {'any' if kind == 'any' else kind.lower()} blood | {found['n']} | {mean_and_spread(found)} |"
             for kind, found in figures["dice_with_machine_labels"].items()
         ),
         "",
