@@ -204,9 +204,9 @@ def draw_profiles(slices: Slices, kind: str, path: Path) -> None:
         mine = slices.patient == patient
         score, bleeds, shows = slices.score[mine], slices.bleeds[mine], slices.shows[kind][mine]
         colors = np.where(shows, "tab:red", np.where(bleeds, "tab:orange", "0.7"))
-        axes.bar(np.arange(len(score)) + 1, np.maximum(score, 1e-4), color=colors.tolist())
+        axes.bar(np.arange(len(score)) + 1, np.maximum(score, 2e-4), color=colors.tolist())
         axes.axhline(free, color="0.3", linewidth=1, linestyle="--")
-        axes.set(yscale="log", ylim=(1e-3, 30), ylabel="mL", title=f"patient {patient}")
+        axes.set(yscale="log", ylim=(1e-4, 30), ylabel="mL", title=f"patient {patient}")
         axes.set_xticks(np.flatnonzero(bleeds) + 1)
         axes.tick_params(axis="x", labelsize=7)
     rows[-1, 0].set_xlabel(
