@@ -86,7 +86,7 @@ class Trainer:
         )
         yield "sah-phantom", self.work / "sah-phantom.safetensors", self.sah_phantom
         yield "views", self.work / "views" / "results.json", self.views
-        yield "sah", self.work / "sah" / "study.csv", self.sah
+        yield "sah", self.work / "sah" / "training-free.csv", self.sah
         yield "sah-study", self.work / "sah-study" / "crossval.html", partial(self.study, "sah", "sah-study")
         yield "sah-ct", self.work / "sah-ct-small.safetensors", self.sah_ct
 
@@ -176,14 +176,23 @@ class Trainer:
             return None if again else False
 
         self.divide("sah", is_held_out)
+        free = {row["case"]: row for row in self.manifest("ct_ich", name="blood-free.csv")}
+        rows = [row | {"slices": ""} for row in self.manifest("sah", name="training.csv")]
+        for row in tuple(rows):  # the same patients without the bleed
+            before = {key: f"../ct_ich/{free[row['patient']][key]}" for key in ("image", "label", "slices")}
+            rows.append(row | {"case": row["patient"]} | before)
+        self.write_manifest("sah/training-free.csv", rows)
 
     def sah_ct(self) -> None:
-        """Train the adapters that are shipped; 4 of the 32 patients decide when they are best."""
+        """Train the adapters that are shipped, also on the scans as they were before the bleed.
+
+        4 of the 32 patients decide when they are best.
+        """
         for name, method in (("sah-ct", "conv-dora"), ("sah-ct-small", "cp-lora")):
             self.sahlora(
-                f"finetune sah/training.csv -o {name}.safetensors --model base-0.safetensors --target sah"
-                f" --method {method} --rank 16 --held-out 4 --preset quick --epochs 6 --title {name}"
-                " --description",
+                f"finetune sah/training-free.csv -o {name}.safetensors --model base-0.safetensors"
+                f" --target sah --method {method} --rank 16 --held-out 4 --preset quick --epochs 6"
+                f" --title {name} --description",
                 HERE / "sah-ct.json",
                 *self.threads_option(),
             )
@@ -205,9 +214,9 @@ class Trainer:
         self.write_manifest(f"{folder}/training.csv", [row for row in rows if row["held_out"] == "no"])
         self.write_manifest(f"{folder}/study.csv", rows)
 
-    def manifest(self, folder: str, prefix: str = "") -> list[Row]:
-        """Read a folder's list of simulated cases; `prefix` leads to their files from elsewhere."""
-        with (self.work / folder / "manifest.csv").open(newline="") as stream:
+    def manifest(self, folder: str, prefix: str = "", name: str = "manifest.csv") -> list[Row]:
+        """Read a folder's list of cases; `prefix` leads to their files from elsewhere."""
+        with (self.work / folder / name).open(newline="") as stream:
             rows = list(csv.DictReader(stream))
         return [row | {key: prefix + row[key] for key in ("image", "label")} for row in rows]
 
