@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Segment every real CT of the folder named by SAHLORA_DATA and say how that went.
 
-    python Utilities/evaluate_real_ct.py COHORT RESULTS [--model MODEL] [--fold K=MODEL …] [--unseen]
+    python Utilities/evaluate_real_ct.py COHORT RESULTS [--model MODEL [--adapter ADAPTER]]
+        [--fold K=MODEL …] [--unseen]
 
 COHORT is what ct_ich.py made. Written into RESULTS: an overlay of each scan, results.json, curves, and the
 tables as Markdown: seconds and mL of each scan; detection of slices with blood (area under the ROC curve by
@@ -30,6 +31,7 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from ct_ich import TYPES, read_folds, read_slice_labels
+from sahlora.adapter_files import merged_model, read_adapter
 from sahlora.cohort_statistics import auroc_by_patient, summarize
 from sahlora.inference import predict
 from sahlora.measurements import measure
@@ -239,6 +241,7 @@ def main() -> None:
     parser.add_argument("cohort", type=Path, metavar="COHORT")
     parser.add_argument("results", type=Path, metavar="RESULTS")
     parser.add_argument("--model", default="hemorrhage-base")
+    parser.add_argument("--adapter", help="adapter of the model; not together with --record or --fold")
     parser.add_argument(
         "--record", action="store_true", help="write the figures on the model's card (MODEL a file)"
     )
@@ -252,13 +255,18 @@ def main() -> None:
     )
     parser.add_argument("--unseen", action="store_true", help="only scans that a model never saw")
     args = parser.parse_args()
+    if args.adapter and (args.record or args.fold):
+        parser.error("--adapter can't be given with --record or --fold")
     if "SAHLORA_DATA" not in os.environ:
         sys.exit("Set SAHLORA_DATA to the folder that holds ct_ich.")
     data = Path(os.environ["SAHLORA_DATA"])
     args.results.mkdir(parents=True, exist_ok=True)
     model, folds = load_model(find(args.model)), read_folds()
-    files = {int(fold): find(name) for fold, name in args.fold} or {0: find(args.model)}
+    files = {int(fold): find(name) for fold, name in args.fold}
     without = {fold: model if file == find(args.model) else load_model(file) for fold, file in files.items()}
+    if args.adapter:
+        model = merged_model(read_adapter(find(args.adapter, "adapter")), model, "axial")
+    without = without or {0: model}
     results = []
     unseen = [case for case, fold in folds.items() if fold in without]
     for case, path in scans(args.cohort, data).items():
@@ -273,8 +281,9 @@ def main() -> None:
     if own and own != unseen:
         figures["own"] = detection(results, Slices.of(results, data, own))
     draw_roc(slices, args.results / "real-ct-roc.png")
-    if slices.patients_with("Subarachnoid"):
-        draw_profiles(slices, "Subarachnoid", args.results / "real-ct-sah.png")
+    everyone = Slices.of(results, data, [result.case for result in results if result.case in folds])
+    if everyone.patients_with("Subarachnoid"):
+        draw_profiles(everyone, "Subarachnoid", args.results / "real-ct-sah.png")
     print(json.dumps(figures, indent=2))
     if args.record:
         card = replace(model.card, training={**model.card.training, "evaluation": list(figures.values())[-1]})

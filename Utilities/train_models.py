@@ -88,7 +88,7 @@ class Trainer:
         yield "views", self.work / "views" / "results.json", self.views
         yield "sah", self.work / "sah" / "training-free.csv", self.sah
         yield "sah-study", self.work / "sah-study" / "crossval.html", partial(self.study, "sah", "sah-study")
-        yield "sah-ct", self.work / "sah-ct-small.safetensors", self.sah_ct
+        yield "sah-ct", self.work / "sah-ct-small-real-ct" / "results.json", self.sah_ct
 
     def base(self, fold: int) -> None:
         """Train a base without one fold."""
@@ -195,6 +195,10 @@ class Trainer:
                 f" --title {name} --description",
                 HERE / "sah-ct.json",
                 *self.threads_option(),
+            )
+            self.script(
+                f"evaluate_real_ct.py ct_ich {name}-real-ct --model base-0.safetensors"
+                f" --adapter {name}.safetensors"
             )
 
     def study(self, cases: str, output: str) -> None:
