@@ -3,10 +3,9 @@
 
     python Utilities/ct_ich.py DEST
 
-Written into DEST: volumes/, labels/ (1 blood, 255 unknown), slices/ (experts' labels of whole slices: any
-blood), slices-sah/ (subarachnoid blood) and manifests: all.csv, blood-free.csv (patients without a positive
-slice), sah-free.csv (patients without a slice with subarachnoid blood: whatever bleeds in them, of SAH they
-are empty) and, for each fold K of ct_ich_folds.csv, train-K.csv and test-K.csv, which lists its patients.
+Written into DEST: volumes/, labels/ (1 blood, 255 unknown), slices/ (experts' labels of whole slices) and
+manifests: all.csv, blood-free.csv (patients without a positive slice) and, for each fold K of
+ct_ich_folds.csv, train-K.csv and test-K.csv, which lists its patients.
 
 Blood is what the machine label calls intraparenchymal, extra-axial or intraventricular hemorrhage. Voxels
 that its second model calls blood with a probability above one quarter are unknown, and so is blood in
@@ -80,7 +79,7 @@ def main() -> None:
     if "SAHLORA_DATA" not in os.environ:
         sys.exit("Set SAHLORA_DATA to the folder that holds ct_ich.")
     source = Path(os.environ["SAHLORA_DATA"]) / "ct_ich"
-    for folder in ("volumes", "labels", "slices", "slices-sah"):
+    for folder in ("volumes", "labels", "slices"):
         (args.dest / folder).mkdir(parents=True, exist_ok=True)
 
     experts, folds = read_slice_labels(source), read_folds()
@@ -88,23 +87,22 @@ def main() -> None:
     if missing:
         converter = source.parent.parent / "tools" / "ct_ich_to_nifti.py"
         subprocess.run([sys.executable, str(converter), str(args.dest / "volumes"), *missing], check=True)
-    rows, of_sah = [], []
+    rows = []
     for patient, slices in sorted(experts.items()):
-        volume, label = (args.dest / folder / f"{patient}.nii.gz" for folder in ("volumes", "labels"))
+        volume, label, table = (
+            args.dest / folder / f"{patient}{ending}"
+            for folder, ending in (("volumes", ".nii.gz"), ("labels", ".nii.gz"), ("slices", ".csv"))
+        )
         if not label.exists():
             write_label(source, patient, volume, label)
-        for folder, kinds, listed in (("slices", TYPES, rows), ("slices-sah", ("Subarachnoid",), of_sah)):
-            table = args.dest / folder / f"{patient}.csv"
-            with table.open("w", newline="") as stream:
-                writer = csv.writer(stream)
-                writer.writerow(["slice", "hemorrhage"])
-                writer.writerows((i, int(any(v[kind] for kind in kinds))) for i, v in enumerate(slices))
-            listed.append([patient, *(str(path.relative_to(args.dest)) for path in (volume, label, table))])
+        with table.open("w", newline="") as stream:
+            writer = csv.writer(stream)
+            writer.writerow(["slice", "hemorrhage"])
+            writer.writerows((i, int(any(values.values()))) for i, values in enumerate(slices))
+        rows.append([patient, *(str(p.relative_to(args.dest)) for p in (volume, label, table))])
     bleeding = {patient for patient, slices in experts.items() if any(any(s.values()) for s in slices)}
     write_manifest(args.dest / "all.csv", rows)
     write_manifest(args.dest / "blood-free.csv", [row for row in rows if row[0] not in bleeding])
-    with_sah = {patient for patient, slices in experts.items() if any(s["Subarachnoid"] for s in slices)}
-    write_manifest(args.dest / "sah-free.csv", [row for row in of_sah if row[0] not in with_sah])
     for fold in sorted(set(folds.values())):
         write_manifest(args.dest / f"train-{fold}.csv", [row for row in rows if folds[row[0]] != fold])
         write_manifest(args.dest / f"test-{fold}.csv", [row for row in rows if folds[row[0]] == fold])

@@ -176,17 +176,17 @@ class Trainer:
             return None if again else False
 
         self.divide("sah", is_held_out)
+        free = {row["case"]: row for row in self.manifest("ct_ich", name="blood-free.csv")}
         rows = [row | {"slices": ""} for row in self.manifest("sah", name="training.csv")]
-        for row in self.manifest("ct_ich", name="sah-free.csv"):  # no SAH in them, whatever else bleeds
-            if folds[row["case"]] != TEST_FOLD:
-                files = {key: f"../ct_ich/{row[key]}" for key in ("image", "label", "slices")}
-                rows.append({"case": row["case"], "patient": row["case"], "held_out": "no", **files})
+        for row in tuple(rows):  # the same patients without the bleed
+            before = {key: f"../ct_ich/{free[row['patient']][key]}" for key in ("image", "label", "slices")}
+            rows.append(row | {"case": row["patient"]} | before)
         self.write_manifest("sah/training-free.csv", rows)
 
     def sah_ct(self) -> None:
-        """Train the adapters that are shipped, also on real scans without SAH, with other blood or none.
+        """Train the adapters that are shipped, also on the scans as they were before the bleed.
 
-        4 of the 32 patients with a simulated bleed decide when they are best.
+        4 of the 32 patients decide when they are best.
         """
         for name, method in (("sah-ct", "conv-dora"), ("sah-ct-small", "cp-lora")):
             self.sahlora(
