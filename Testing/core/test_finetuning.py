@@ -22,7 +22,7 @@ from sahlora.adapters import adapt, collect
 from sahlora.card import Description, Preprocessing
 from sahlora.cases import read_manifest
 from sahlora.cli import main
-from sahlora.errors import InputError, ResourceError, SAHLoRAError
+from sahlora.errors import InputError, ResourceError, SAHLoRAError, UsageError
 from sahlora.metrics import dice
 from sahlora.model import load_model, save_model
 from sahlora.progress import SILENT, Progress
@@ -213,6 +213,20 @@ def test_all_scans_of_a_patient_are_held_out_together(folder: Path) -> None:
     cases += [replace(case, patient="y") for case in read_manifest(folder / "cases.csv")[2:]]
     held_out = split_cases(cases, 1, seed=0).held_out
     assert sorted(case.name for case in held_out) in (["anna", "berta"], ["clara", "dora"])
+
+
+def test_nobody_is_held_out_of_whom_an_expert_says_that_there_is_no_blood(
+    folder: Path, tmp_path: Path
+) -> None:
+    table = tmp_path / "empty.csv"
+    table.write_text("slice,hemorrhage\n" + "".join(f"{index},0\n" for index in range(8)))
+    cases = [
+        case if case.name == "berta" else replace(case, slices=table)
+        for case in read_manifest(folder / "cases.csv")[:3]
+    ]
+    with pytest.raises(UsageError) as error:  # berta alone shows blood, and nobody is left to train on
+        split_cases(cases, 2, seed=0)
+    assert error.value.code == "bad-held-out"
 
 
 def test_the_column_held_out_decides(folder: Path) -> None:

@@ -116,7 +116,8 @@ def _with_blood(cases: Sequence[Case], progress: Progress) -> list[Case]:
     found = []
     for case in cases:
         progress.check()
-        if (read_label_map(case.label, case.segment).values == 1).any():
+        is_empty = case.slices is not None and not case.has_known_hemorrhage  # whatever the label says
+        if not is_empty and (read_label_map(case.label, case.segment).values == 1).any():
             found.append(case)
     return found
 
