@@ -61,7 +61,8 @@ def main() -> None:
         volume = read_volume(case.image)
         found = scores(volume, read_label(case.label, volume, case.segment) == 1, models)
         by_thickness[round(volume.spacing[0], 2)][case.patient].append(found)
-        print(f"{case.name}, {volume.spacing[0]:g} mm: {found}", flush=True)
+        told = ", ".join(f"{name} {value:.3f}" for name, value in found.items())
+        print(f"{case.name}, {volume.spacing[0]:g} mm: {told}", flush=True)
     names = [*models, FUSED]
     table, lines = {}, []
     for thickness, patients in sorted(by_thickness.items()):
