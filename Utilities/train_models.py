@@ -150,13 +150,14 @@ class Trainer:
             tested.append(f"views/test-{thickness:g}/manifest.csv")
         self.write_manifest("views/training.csv", rows)
         self.sahlora(
-            "finetune views/training.csv -o views/adapter.safetensors --model base-0.safetensors --target sah"
-            " --method cp-lora --rank 16 --scope all --views axial,coronal,sagittal --held-out 3"
-            " --preset quick --epochs 2",
+            "finetune views/training.csv -o sah-phantom-views.safetensors --model base-0.safetensors"
+            " --target sah --method cp-lora --rank 16 --scope all --views axial,coronal,sagittal"
+            " --held-out 3 --preset quick --epochs 2 --description",
+            HERE / "sah-phantom-views.json",
             *self.threads_option(),
         )
         self.script(
-            f"compare_views.py views/adapter.safetensors views/results.json {' '.join(tested)}"
+            f"compare_views.py sah-phantom-views.safetensors views/results.json {' '.join(tested)}"
             " --model base-0.safetensors"
         )
 
