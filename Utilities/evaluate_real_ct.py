@@ -4,11 +4,12 @@
     python Utilities/evaluate_real_ct.py COHORT RESULTS [--model MODEL [--adapter ADAPTER]]
         [--fold K=MODEL …] [--unseen]
 
-COHORT is what ct_ich.py made. Written into RESULTS: an overlay of each scan, results.json, curves, and the
-tables as Markdown: seconds and mL of each scan; detection of slices with blood (area under the ROC curve by
-experts' labels) and agreement with the machine labels, for the patients that the model in question never saw.
-Each fold given with --fold is left to a model trained without it (cross-fitting); all else to --model. With
---unseen, these folds are all that is segmented.
+COHORT is what ct_ich.py made. Written into RESULTS: an overlay of each scan, results.json, two plots, and
+the tables as Markdown (which expects the plots in a folder images): seconds and mL of each scan; detection
+of slices with blood (area under the ROC curve by experts' labels) and agreement with the machine labels,
+for the patients that the model in question never saw. Each fold given with --fold is left to a model
+trained without it (cross-fitting); all else to --model. With --unseen, these folds are all that is
+segmented.
 
 A slice's score is the blood expected in it (the sum of its probabilities, in mL) and, with half the weight
 each, in its two neighbors.
@@ -267,6 +268,9 @@ def main() -> None:
     if args.adapter:
         model = merged_model(read_adapter(find(args.adapter, "adapter")), model, "axial")
     without = without or {0: model}
+    own = [case for case, fold in folds.items() if fold in without and without[fold] is model]
+    if args.record and not own:
+        parser.error("--record needs a fold that MODEL never saw: --fold K=MODEL")
     results = []
     unseen = [case for case, fold in folds.items() if fold in without]
     for case, path in scans(args.cohort, data).items():
@@ -276,7 +280,6 @@ def main() -> None:
         results.append(evaluate(case, path, label, without.get(folds.get(case, -1), model), args.results))
         print(f"{case}: {results[-1].volume_ml:.2f} mL, {results[-1].seconds:.1f} s", flush=True)
     slices = Slices.of(results, data, unseen)
-    own = [case for case, fold in folds.items() if fold in without and without[fold] is model]
     figures = {"unseen": detection(results, slices)}
     if own and own != unseen:
         figures["own"] = detection(results, Slices.of(results, data, own))
@@ -358,6 +361,10 @@ def page(model: Model, results: list[Result], unseen: set[str], figures: dict[st
         "by a model that never saw it in training:",
         "",
         *section(figures["unseen"]),
+        "![ROC curve of slices with any blood](images/real-ct-roc.png)",
+        "",
+        "![Scores of all slices of the patients with SAH](images/real-ct-sah.png)",
+        "",
         *(
             [f"The model itself on the {own['patients']} patients that it never saw:", "", *section(own)]
             if (own := figures.get("own"))

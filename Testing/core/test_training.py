@@ -311,6 +311,17 @@ def test_unmarked_slices_are_asked_for_their_highest_probabilities_and_no_other_
     assert not logits.grad[1:].any()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_an_unmarked_slice_that_is_missed_with_confidence_still_asks_for_more(dtype: torch.dtype) -> None:
+    logits = torch.full((2, 1, 8, 8), -60.0, dtype=dtype, requires_grad=True)
+    label = torch.zeros(2, 1, 8, 8, dtype=torch.uint8)
+    label[0, 0, 2:] = UNMARKED
+    loss = unmarked_loss(logits, label)
+    loss.backward()
+    assert loss.item() == pytest.approx(30, rel=1e-6)  # -log of e^-60, of one slice of two
+    assert logits.grad.sum().item() == pytest.approx(-0.5, rel=1e-6)
+
+
 def test_without_an_unmarked_slice_nothing_is_asked_for() -> None:
     logits = torch.randn(2, 1, 6, 6, requires_grad=True)
     loss = unmarked_loss(logits, torch.zeros(2, 1, 6, 6, dtype=torch.uint8))

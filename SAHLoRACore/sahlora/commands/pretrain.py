@@ -1,8 +1,9 @@
 """Train a base model from annotated head CT.
 
 MANIFEST lists the cases, see Docs/cases.md. Its column slices names a table in which an expert says which
-slices show blood; such slices without a label are unknown and are not used, slices without blood are empty,
-whatever the label says. Cases held out are scored after each epoch; with --patience they stop the training.
+slices show blood. Slices without blood are empty, whatever the label says; slices with blood but without a
+label are unknown and not used, unless --unmarked-weight is above 0. Cases held out are scored after each
+epoch; with --patience they stop the training.
 
 A run that was stopped continues when the same command is given again; --resume demands that there is one.
 Under “torchrun --nproc-per-node N -m sahlora pretrain …”, N processes share every batch.

@@ -15,7 +15,6 @@ from sahlora.training.settings import Loss
 DICE_SMOOTHING = 1e-5
 SMALLEST_BLEED = 25
 """Pixels; at 1 mm and slices of 5 mm, 0.125 mL."""
-LEAST_PROBABILITY = 1e-4
 
 
 def is_known(label: Tensor) -> Tensor:
@@ -59,8 +58,8 @@ def unmarked_loss(logits: Tensor, label: Tensor) -> Tensor:
     unmarked = (label == UNMARKED).flatten(1)
     slices = unmarked.any(dim=1)
     candidates = logits.flatten(1)[slices].masked_fill(~unmarked[slices], -math.inf)
-    highest = candidates.topk(min(SMALLEST_BLEED, candidates.shape[1]), dim=1).values.sigmoid().mean(dim=1)
-    return -highest.clamp(min=LEAST_PROBABILITY).log().sum() / len(label)
+    highest = F.logsigmoid(candidates.topk(min(SMALLEST_BLEED, candidates.shape[1]), dim=1).values)
+    return (math.log(highest.shape[1]) - highest.logsumexp(dim=1)).sum() / len(label)
 
 
 LOSSES: dict[Loss, Callable[[Tensor, Tensor], Tensor]] = {
