@@ -19,13 +19,13 @@ from pathlib import Path
 
 import numpy as np
 
-from sahlora.adapter_files import find_base, merged_model, read_adapter
 from sahlora.cases import read_manifest
 from sahlora.cohort_statistics import paired_test, summarize
 from sahlora.inference import InferenceSettings, predict
 from sahlora.labels import read_label
 from sahlora.metrics import dice
-from sahlora.model import Model, find, load_model
+from sahlora.model import Model
+from sahlora.selection import select_models
 from sahlora.views import View
 from sahlora.volume import Volume, read_volume
 
@@ -53,9 +53,7 @@ def main() -> None:
     parser.add_argument("manifests", type=Path, nargs="+", metavar="MANIFEST")
     parser.add_argument("--model", metavar="BASE", help="base of the adapter (default: the installed one)")
     args = parser.parse_args()
-    adapter = read_adapter(find(args.adapter, "adapter"))
-    base = find_base(adapter.card) if args.model is None else load_model(find(args.model))
-    models = {view: merged_model(adapter, base, view) for view in adapter.states}
+    models = select_models(args.model, args.adapter)
     by_thickness: dict[float, dict[str, list[dict[str, float]]]] = defaultdict(lambda: defaultdict(list))
     for case in (case for manifest in args.manifests for case in read_manifest(manifest)):
         volume = read_volume(case.image)
@@ -68,10 +66,11 @@ def main() -> None:
     for thickness, patients in sorted(by_thickness.items()):
         mean = {name: [np.mean([s[name] for s in cases]) for cases in patients.values()] for name in names}
         test = paired_test(mean[FUSED], mean["axial"])
-        table[thickness] = {name: asdict(summarize(values)) for name, values in mean.items()} | {
+        summaries = {name: summarize(values) for name, values in mean.items()}
+        table[thickness] = {name: asdict(summary) for name, summary in summaries.items()} | {
             "fused_against_axial": asdict(test)
         }
-        cells = [f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}" for values in mean.values()]
+        cells = [f"{summary.mean:.3f} ± {summary.sd:.3f}" for summary in summaries.values()]
         cells.append(f"{test.mean_difference:+.3f}, {test.p_value:.2g}")
         lines.append(f"| {thickness:g} mm (n = {len(patients)}) | " + " | ".join(cells) + " |")
     args.results.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")

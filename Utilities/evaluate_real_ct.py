@@ -32,13 +32,13 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from ct_ich import TYPES, read_folds, read_slice_labels
-from sahlora.adapter_files import merged_model, read_adapter
 from sahlora.cohort_statistics import auroc_by_patient, summarize
 from sahlora.inference import predict
 from sahlora.measurements import measure
 from sahlora.metrics import dice
 from sahlora.model import Model, find, load_model, save_model
 from sahlora.report import ReportContext, write_overlay
+from sahlora.selection import select_models
 from sahlora.volume import Volume, read_volume
 
 FEWEST_PATIENTS = 5
@@ -262,11 +262,9 @@ def main() -> None:
         sys.exit("Set SAHLORA_DATA to the folder that holds ct_ich.")
     data = Path(os.environ["SAHLORA_DATA"])
     args.results.mkdir(parents=True, exist_ok=True)
-    model, folds = load_model(find(args.model)), read_folds()
+    model, folds = select_models(args.model, args.adapter)["axial"], read_folds()
     files = {int(fold): find(name) for fold, name in args.fold}
     without = {fold: model if file == find(args.model) else load_model(file) for fold, file in files.items()}
-    if args.adapter:
-        model = merged_model(read_adapter(find(args.adapter, "adapter")), model, "axial")
     without = without or {0: model}
     own = [case for case, fold in folds.items() if fold in without and without[fold] is model]
     if args.record and not own:

@@ -48,7 +48,6 @@ from sahlora.model import Model, find, load_model
 from sahlora.progress import SILENT, Progress
 from sahlora.simulated_files import write_images
 from sahlora.simulation import HeadPhantom, simulate_head
-from sahlora.training.augmentation import augmentation
 from sahlora.training.finetuning import FinetuningPlan, finetune
 from sahlora.training.held_out import Cohort
 from sahlora.training.learner import Learner
@@ -267,10 +266,7 @@ def main() -> None:
         folder = Path(name)
         cases = simulate_cases(folder, 3)
         prepared = prepare_cases(cases, base.card.preprocessing, "axial", folder / "cache")
-        batches = SliceBatches(
-            prepared, base.card.preprocessing, SETTINGS.batch_size, SETTINGS.crop, 2**base.network.level,
-            augmentation(SETTINGS.augmentation), 0,
-        )  # fmt: skip
+        batches = SliceBatches.of(prepared, base.card.preprocessing, SETTINGS, 2**base.network.level)
         figures = []
         for method in args.methods:
             figures.append(measure(method, base, batches, device, args.blocks, args.steps))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from test_trainer_training import as_in_slicer, cases, data  # noqa: F401 - fixtures
+from test_trainer_training import as_in_slicer, cases, data, exported  # noqa: F401 - fixtures
 from test_trainer_troubles import models  # noqa: F401 - fixture
 
 
@@ -72,17 +72,6 @@ def judged(slicer, tmp_path, cases, data):  # noqa: F811
         storage.SetFileName(str(folder / f"case-001-{number}.seg.nrrd"))
         assert storage.WriteData(case.segmentationNode)
     return run, case
-
-
-def exported(cases):  # noqa: F811
-    from SAHLoRATrainerLib.export import exportCases
-
-    steps = exportCases(cases)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value
 
 
 def volumes(slicer):

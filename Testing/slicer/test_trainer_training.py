@@ -162,25 +162,26 @@ def epochs_drawn(slicer):
     return tables[0].GetNumberOfRows() if tables else 0
 
 
-def test_case_is_written_once_and_anew_only_when_it_changed(slicer, cases, data):
+def exported(cases):
     from SAHLoRATrainerLib.export import exportCases
 
-    def export():
-        steps = exportCases(cases)
-        while True:
-            try:
-                next(steps)
-            except StopIteration as end:
-                return end.value
+    steps = exportCases(cases)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
 
-    first = export()
+
+def test_case_is_written_once_and_anew_only_when_it_changed(slicer, cases, data):
+    first = exported(cases)
     written = {path: path.stat().st_mtime_ns for path in data.rglob("*.nrrd")}
     assert len(written) == 6
-    assert export() == first
+    assert exported(cases) == first
     assert {path: path.stat().st_mtime_ns for path in data.rglob("*.nrrd")} == written
     array = slicer.util.arrayFromVolume(cases[0].volumeNode)
     array[0, 0, 0] += 1
-    second = export()
+    second = exported(cases)
     assert [a == b for a, b in zip(first, second, strict=True)] == [False, True, True]
     assert [case.name for case in second] == ["case-001", "case-002", "case-003"]
 

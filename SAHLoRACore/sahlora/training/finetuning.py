@@ -20,11 +20,10 @@ from sahlora.files import replacing
 from sahlora.inference import PIXELS_PER_BATCH
 from sahlora.model import Model
 from sahlora.progress import SILENT, Progress
-from sahlora.training.augmentation import augmentation
 from sahlora.training.held_out import Cohort, slice_dice, volume_dice
 from sahlora.training.loop import TrainingState, cache_of, train
 from sahlora.training.settings import FINETUNING_PRESETS, TrainingSettings
-from sahlora.training.slices import SliceBatches, prepare_cases
+from sahlora.training.slices import SliceBatches, count_slices, prepare_cases
 from sahlora.version import __version__
 from sahlora.views import View
 
@@ -164,10 +163,7 @@ def _train_view(
     preprocessing, settings, multiple = base.card.preprocessing, plan.settings, 2**base.network.level
     cases = prepare_cases(cohort.training, preprocessing, view, cache, progress)
     held_out = prepare_cases(cohort.held_out, preprocessing, view, cache, progress) if cohort.held_out else []
-    batches = SliceBatches(
-        cases, preprocessing, settings.batch_size, settings.crop, multiple,
-        augmentation(settings.augmentation), settings.seed, with_unmarked=settings.unmarked_weight > 0,
-    )  # fmt: skip
+    batches = SliceBatches.of(cases, preprocessing, settings, multiple)
     if settings.slices_at_once is None:
         settings = replace(settings, slices_at_once=max(1, PIXELS_PER_BATCH // int(np.prod(batches.size))))
     network = copy.deepcopy(base.network)
@@ -189,12 +185,7 @@ def _train_view(
             "held_out": [case.folder.name for case in held_out],
         },
     )
-    slices: dict[str, Plain] = {
-        "slices_with_blood": sum(len(case.with_blood) for case in cases),
-        "slices_without_blood": sum(len(case.without_blood) for case in cases),
-        "slices_unmarked": sum(len(case.unmarked) for case in cases),
-    }
-    return collect(network.cpu()), slices | _record(state, settings)
+    return collect(network.cpu()), {**count_slices(cases), **_record(state, settings)}
 
 
 def _record(state: TrainingState, settings: TrainingSettings) -> dict[str, Plain]:

@@ -12,12 +12,11 @@ from sahlora.errors import UsageError
 from sahlora.model import save_model
 from sahlora.networks import MultiViewUNet, initialize_as_published
 from sahlora.progress import SILENT, Progress
-from sahlora.training.augmentation import augmentation
 from sahlora.training.distributed import ALONE, Processes
 from sahlora.training.held_out import Cohort, slice_dice
 from sahlora.training.loop import TrainingState, cache_of, train
 from sahlora.training.settings import TrainingSettings
-from sahlora.training.slices import PreparedCase, SliceBatches, prepare_cases
+from sahlora.training.slices import PreparedCase, SliceBatches, count_slices, prepare_cases
 
 
 @dataclass(frozen=True)
@@ -71,10 +70,7 @@ def pretrain(
     spec, settings, multiple = plan.network, plan.settings, 2**plan.network.level
     processes.share(settings.batch_size)  # refuses a batch that can't be divided before any work
     prepared, held_out = processes.by_first(lambda: _prepare(cohort, plan.preprocessing, run, progress))
-    batches = SliceBatches(
-        prepared, plan.preprocessing, settings.batch_size, settings.crop, multiple,
-        augmentation(settings.augmentation), settings.seed, with_unmarked=settings.unmarked_weight > 0,
-    )  # fmt: skip
+    batches = SliceBatches.of(prepared, plan.preprocessing, settings, multiple)
     torch.manual_seed(settings.seed)
     network = MultiViewUNet(spec.level, spec.width, spec.in_channels, spec.out_channels)
     if settings.preset == "paper":
@@ -125,8 +121,6 @@ def _record(prepared: list[PreparedCase], settings: TrainingSettings, state: Tra
         "settings": settings.to_dict(),
         "cases": len(prepared),
         "cases_with_blood": sum(bool(case.with_blood) for case in prepared),
-        "slices_with_blood": sum(len(case.with_blood) for case in prepared),
-        "slices_without_blood": sum(len(case.without_blood) for case in prepared),
-        "slices_unmarked": sum(len(case.unmarked) for case in prepared),
+        **count_slices(prepared),
         "final_loss": round(state.losses[-1], 5),
     }

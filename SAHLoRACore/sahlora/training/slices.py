@@ -24,6 +24,8 @@ from sahlora.errors import InputError
 from sahlora.files import replacing
 from sahlora.labels import UNKNOWN, UNMARKED, known_label, read_label
 from sahlora.progress import SILENT, Progress
+from sahlora.training.augmentation import augmentation
+from sahlora.training.settings import TrainingSettings
 from sahlora.views import View, WorkingGrid, window
 from sahlora.volume import Volume, read_volume
 
@@ -102,6 +104,15 @@ def prepare_cases(
     if not any(case.with_blood for case in prepared):
         raise InputError("no-blood", "No slice of any case is labelled as blood.", "Check the label maps.")
     return prepared
+
+
+def count_slices(cases: Sequence[PreparedCase]) -> dict[str, int]:
+    """Return what a card records of the slices: how many show blood, surely none, and unmarked blood."""
+    return {
+        "slices_with_blood": sum(len(case.with_blood) for case in cases),
+        "slices_without_blood": sum(len(case.without_blood) for case in cases),
+        "slices_unmarked": sum(len(case.unmarked) for case in cases),
+    }
 
 
 def _prepare_case(case: Case, preprocessing: Preprocessing, view: View, cache: Path) -> PreparedCase:
@@ -204,6 +215,20 @@ class SliceBatches:
         else:
             size = np.max([case.image().shape[1:] for case in cases], axis=0).tolist()
         self._size = tuple(-(-n // multiple) * multiple for n in size)
+
+    @classmethod
+    def of(
+        cls,
+        cases: Sequence[PreparedCase],
+        preprocessing: Preprocessing,
+        settings: TrainingSettings,
+        multiple: int,
+    ) -> SliceBatches:
+        """Make the batches that the settings of a training ask for."""
+        return cls(
+            cases, preprocessing, settings.batch_size, settings.crop, multiple,
+            augmentation(settings.augmentation), settings.seed, with_unmarked=settings.unmarked_weight > 0,
+        )  # fmt: skip
 
     @property
     def size(self) -> tuple[int, ...]:
