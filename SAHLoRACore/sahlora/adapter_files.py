@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sahlora.adapter_plan import STATISTICS, AdapterConfig, state_shapes
-from sahlora.adapters import adapt, load, merge
+from sahlora.adapters import activate, adapt, load, merge
 from sahlora.card import FORMAT_VERSION, Description, NetworkSpec, Plain, Target, decode, encode
 from sahlora.contents import LARGEST_HEADER
 from sahlora.errors import InputError, UsageError
@@ -50,6 +50,14 @@ class AdapterCard:
         Settings of each view's adapter.
     training : dict
         Record of the training; never a name, path or identifier of a patient.
+    strength : float
+        w of W + w·(W' − W): how far each weight goes from the base, 0, to what was trained, 1. In between, a
+        fine-tuned network keeps more of what its base knew (Wortsman et al. 2022, arXiv 2109.01903).
+
+    Raises
+    ------
+    UsageError
+        ``bad-strength`` unless it is above 0 and at most 1.
     """
 
     description: Description
@@ -59,8 +67,26 @@ class AdapterCard:
     network: NetworkSpec
     adapters: dict[View, AdapterConfig]
     training: dict[str, Plain] = field(default_factory=dict)
+    strength: float = 1.0
     kind: Literal["adapter"] = "adapter"
     format_version: int = FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        require_strength(self.strength)
+
+
+def require_strength(strength: float) -> None:
+    """Check that a strength lies between base and trained adapter.
+
+    Raises
+    ------
+    UsageError
+        ``bad-strength``.
+    """
+    if not 0 < strength <= 1:
+        raise UsageError(
+            "bad-strength", f"An adapter can't have the strength {strength}.", "Give one above 0, at most 1."
+        )
 
 
 @dataclass(frozen=True)
@@ -203,7 +229,7 @@ def find_base(card: AdapterCard) -> Model:
 
 
 def apply_adapter(network: nn.Module, adapter: Adapter, view: View, name: str | None = None) -> None:
-    """Attach one view's adapter to a base network, as the active one.
+    """Attach one view's adapter to a base network, as the active one, at the strength of its card.
 
     Parameters
     ----------
@@ -226,8 +252,10 @@ def apply_adapter(network: nn.Module, adapter: Adapter, view: View, name: str | 
         raise InputError(
             "no-such-view", f"The adapter was not trained on {view} slices.", f"It holds: {held}."
         )
-    adapt(network, adapter.card.adapters[view], name or view)
-    load(network, adapter.states[view], name or view)
+    name = name or view
+    adapt(network, adapter.card.adapters[view], name)
+    load(network, adapter.states[view], name)
+    activate(network, {name: adapter.card.strength})
 
 
 def merged_model(adapter: Adapter, base: Model, view: View) -> Model:

@@ -21,6 +21,7 @@ from sahlora.adapter_files import (
     AdapterCard,
     apply_adapter,
     find_base,
+    merged_model,
     read_adapter,
     require_base,
     save_adapter,
@@ -121,6 +122,37 @@ def test_another_process_under_another_seed_gives_the_same_output(base: Model, t
     assert torch.equal(network(x), y)
     with disabled(network):
         assert not torch.equal(network(x), y)
+
+
+@pytest.mark.parametrize("method", [*METHODS, STANDARD])
+def test_strength_goes_a_part_of_the_way_from_the_base(method: str, base: Model, tmp_path: Path) -> None:
+    adapter = trained(base, method=method, adapt_batchnorm_statistics=True)
+    save_adapter(tmp_path / "a.safetensors", replace(adapter, card=replace(adapter.card, strength=0.25)))
+    whole = merged_model(adapter, base, "axial").network.state_dict()
+    part = merged_model(read_adapter(tmp_path / "a.safetensors"), base, "axial").network.state_dict()
+    for key, tensor in base.network.state_dict().items():
+        if tensor.is_floating_point():
+            torch.testing.assert_close(part[key], tensor.lerp(whole[key], 0.25), rtol=1e-5, atol=1e-6)
+    assert any(not torch.equal(part[key], whole[key]) for key in part)
+
+
+@pytest.mark.parametrize("strength", [0.0, -0.5, 1.5, float("nan"), "strong", None])
+def test_a_strength_that_is_none_is_refused(strength: Any, base: Model, tmp_path: Path) -> None:
+    save_adapter(tmp_path / "a.safetensors", trained(base))
+    card = read_card(tmp_path / "a.safetensors")
+    with pytest.raises(InputError) as raised:
+        read_adapter(
+            rewritten(tmp_path / "b.safetensors", tmp_path / "a.safetensors", card | {"strength": strength})
+        )
+    assert raised.value.code == "bad-card"
+
+
+def test_a_card_without_a_strength_is_of_full_strength(base: Model, tmp_path: Path) -> None:
+    save_adapter(tmp_path / "a.safetensors", trained(base))
+    card = read_card(tmp_path / "a.safetensors")
+    del card["strength"]
+    old = read_adapter(rewritten(tmp_path / "b.safetensors", tmp_path / "a.safetensors", card))
+    assert old.card.strength == 1
 
 
 def test_file_keys_are_plain(base: Model, tmp_path: Path) -> None:
@@ -350,10 +382,12 @@ def test_words_of_the_card_are_changed_and_nothing_else(shelf: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [
-        (("describe", "site"), "no-words"),
+        (("describe", "site"), "no-change"),
         (("describe", "site", "--title", " "), "no-title"),
         (("describe", "sah-phantom", "--title", "Mine"), "shipped-model"),
         (("import", "site", "--name", "new", "--title", ""), "no-title"),
+        (("describe", "site", "--strength", "0"), "bad-strength"),
+        (("describe", "sah-phantom", "--strength", "0.5"), "shipped-model"),
     ],
 )
 def test_words_that_can_not_be_changed_are_refused(arguments: tuple, code: str, shelf: Path) -> None:
@@ -362,6 +396,20 @@ def test_words_that_can_not_be_changed_are_refused(arguments: tuple, code: str, 
         sahlora(*arguments)
     assert raised.value.code == code
     assert {path: path.read_bytes() for path in shelf.rglob("*.safetensors")} == before
+
+
+def test_the_strength_is_changed_and_nothing_else(shelf: Path) -> None:
+    before = read_adapter(shelf / "models" / "site.safetensors")
+    sahlora("export", "site", "-o", shelf / "weak.safetensors", "--strength", "0.5", "--title", "Weak")
+    sahlora("describe", "site", "--strength", "0.7")
+    after = read_adapter(shelf / "models" / "site.safetensors")
+    assert after.card == replace(before.card, strength=0.7)
+    assert all(torch.equal(t, after.states["axial"][k]) for k, t in before.states["axial"].items())
+    assert read_adapter(shelf / "weak.safetensors").card.strength == 0.5
+    with pytest.raises(UsageError, match="strengths"):
+        sahlora("average", "site", shelf / "weak.safetensors", "-o", shelf / "mean.safetensors")
+    sahlora("compress", "site", "--rank", "2", "-o", shelf / "small.safetensors")
+    assert read_adapter(shelf / "small.safetensors").card.strength == 0.7
 
 
 def test_export_without_words_is_the_same_file(shelf: Path) -> None:

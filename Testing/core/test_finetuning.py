@@ -122,6 +122,24 @@ def test_segment_with_the_adapter_gives_the_dice_on_its_card(cohort: Cohort, tmp
     assert stated["mean"] == pytest.approx(dice(found, true), abs=5e-5)
 
 
+def test_a_run_gives_other_strengths_and_the_card_compares_the_one_asked_for(
+    cohort: Cohort, tmp_path: Path
+) -> None:
+    base, whole = load_model(SHIPPED), plan(replace(QUICK, epochs=4))
+    made = {}
+    for strength in (1.0, 0.1):
+        wanted, output = replace(whole, strength=strength), tmp_path / f"{strength}.safetensors"
+        finetune(cohort, base, wanted, output, tmp_path / "run", CPU)
+        made[strength] = read_adapter(output)
+    assert made[0.1].card.strength == 0.1
+    assert all(torch.equal(t, made[0.1].states["axial"][k]) for k, t in made[1.0].states["axial"].items())
+    before, after, little = (
+        made[strength].card.training["held_out"][when]["mean"]
+        for strength, when in ((1.0, "dice_before"), (1.0, "dice_after"), (0.1, "dice_after"))
+    )
+    assert abs(little - before) < abs(after - before) / 2
+
+
 def test_each_view_has_its_own_adapter(folder: Path, cohort: Cohort, tmp_path: Path) -> None:
     views = ("axial", "coronal", "sagittal")
     three = replace(plan(replace(QUICK, epochs=1)), views=views)
@@ -474,6 +492,8 @@ def error_of(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tupl
         (("--method", "qlora"), 2, "bad-adapter-config"),
         (("--rank", "0"), 2, "bad-adapter-config"),
         (("--dropout", "1"), 2, "bad-adapter-config"),
+        (("--strength", "0"), 2, "bad-strength"),
+        (("--strength", "1.1"), 2, "bad-strength"),
         (("--scope", "cerebellum"), 2, "unknown-scope"),
         (("--scope", "nothing.*"), 2, "unknown-scope"),
         (("--views", "oblique"), 2, "unknown-view"),

@@ -27,7 +27,7 @@ ACTIONS = {
     "list": "list the installed adapters",
     "count": "tell how many parameters each method trains in each scope of a base model",
     "show": "show what an adapter is, and all that its file holds",
-    "describe": "change an adapter's title, summary, author or license",
+    "describe": "change an adapter's title, summary, author, license or strength",
     "merge": "write base and adapter as one base model",
     "average": "make one adapter of several, e.g. those of the folds of a cross-validation",
     "compress": "turn a LoRA-C or convLoRA adapter into CP form and report the error per layer",
@@ -59,6 +59,12 @@ def configure(action: str, parser: argparse.ArgumentParser) -> None:
     if action in ("describe", "export", "import"):
         for word, (metavar, meaning) in WORDS.items():
             parser.add_argument(f"--{word}", metavar=metavar, help=f"{meaning} (default: as it is)")
+        parser.add_argument(
+            "--strength",
+            type=float,
+            metavar="S",
+            help="how far it goes from its base, 0, to what was trained, 1 (default: as it is)",
+        )
     if action in ("merge", "average", "compress", "export"):
         parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="file to write")
     if action == "merge":
@@ -137,6 +143,7 @@ def _show(args: argparse.Namespace) -> Outcome:
         f"outlines: {card.target.segment.name}, from probability {card.target.threshold} on",
         f"base: {card.base_title} (SHA-256 {card.base_sha256})",
         f"parameters: {adapter.parameters:,}",
+        f"strength: {card.strength:g}",
     ]
     for view, config in card.adapters.items():
         lines.append(f"{view}: {config.method}, rank {config.rank}, scope {config.scope}")
@@ -148,13 +155,13 @@ def _describe(args: argparse.Namespace) -> Outcome:
     from sahlora.model import SHIPPED, find
 
     path = find(args.adapter, "adapter")
-    if not _words(args):
-        raise UsageError("no-words", "No word of the card is to be changed.", "Give e.g. --title.")
+    if not _changes(args):
+        raise UsageError("no-change", "Nothing of the card is to be changed.", "Give e.g. --title.")
     if path.resolve().parent == SHIPPED.resolve():
         raise UsageError(
-            "shipped-model", f"“{args.adapter}” came with SAHLoRA and stays.", "Export it with other words."
+            "shipped-model", f"“{args.adapter}” came with SAHLoRA and stays.", "Export it with the changes."
         )
-    _described(args)(path)
+    _changed(args)(path)
     return [f"Changed the card of {path}."], {"adapter": str(path)}
 
 
@@ -181,9 +188,11 @@ def _average(args: argparse.Namespace) -> Outcome:
     from sahlora.errors import UsageError
 
     members = [_read(name) for name in args.adapter]
-    if len({(member.card.base_sha256, *sorted(member.states)) for member in members}) > 1:
+    if len({(m.card.base_sha256, m.card.strength, *sorted(m.states)) for m in members}) > 1:
         raise UsageError(
-            "not-averageable", "These adapters have unlike bases or views.", "Average adapters of one base."
+            "not-averageable",
+            "These adapters have unlike bases, views or strengths.",
+            "Average adapters of one base, and export them with one --strength.",
         )
     first = members[0]
     network = _network(first.card.network)
@@ -214,35 +223,41 @@ def _compress(args: argparse.Namespace) -> Outcome:
 
 
 def _export(args: argparse.Namespace) -> Outcome:
-    _described(args)(args.output)
+    _changed(args)(args.output)
     return [f"Wrote {args.output}."], {"adapter": str(args.output)}
 
 
 def _import(args: argparse.Namespace) -> Outcome:
     from sahlora.model import find, install
 
-    path = install(args.name or find(args.adapter, "adapter").stem, _described(args))
+    path = install(args.name or find(args.adapter, "adapter").stem, _changed(args))
     return [f"Installed {path.stem}."], {"name": path.stem, "adapter": str(path)}
 
 
-def _words(args: argparse.Namespace) -> dict[str, Any]:
-    """Return the words of the card that were given."""
-    given = {word: getattr(args, word) for word in WORDS}
-    return {word: text.strip() for word, text in given.items() if text is not None}
+def _changes(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the words of the card, and the strength, that were given."""
+    given = {key: getattr(args, key) for key in (*WORDS, "strength")}
+    return {
+        key: value.strip() if isinstance(value, str) else value
+        for key, value in given.items()
+        if value is not None
+    }
 
 
-def _described(args: argparse.Namespace) -> Callable[[Path], None]:
-    """Return what writes the adapter, checked, with the given words on its card; without any, a copy."""
+def _changed(args: argparse.Namespace) -> Callable[[Path], None]:
+    """Return what writes the adapter, checked, with what is to change on its card; else a copy."""
     from sahlora.adapter_files import save_adapter
     from sahlora.errors import UsageError
     from sahlora.model import copy_to, find
 
-    adapter, words = _read(args.adapter), _words(args)
-    if words.get("title") == "":
+    adapter, changes = _read(args.adapter), _changes(args)
+    if changes.get("title") == "":
         raise UsageError("no-title", "An adapter needs a title.", "Give --title a text.")
-    if not words:
+    if not changes:
         return copy_to(find(args.adapter, "adapter"))
-    card = replace(adapter.card, description=replace(adapter.card.description, **words))
+    strength = changes.pop("strength", adapter.card.strength)
+    description = replace(adapter.card.description, **changes)
+    card = replace(adapter.card, description=description, strength=strength)
     return lambda path: save_adapter(path, replace(adapter, card=card))
 
 

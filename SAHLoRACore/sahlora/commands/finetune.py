@@ -57,6 +57,14 @@ def _configure_adapter(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument("--dropout", type=float, default=0.0, help="of ΔW in training (default: 0)")
     group.add_argument(
+        "--strength",
+        type=float,
+        default=1.0,
+        metavar="S",
+        help="how far the adapter goes from the base, 0, to what was trained, 1; less finds less, also where "
+        "there is no blood (default: 1)",
+    )
+    group.add_argument(
         "--views", default="axial", help="an adapter for each, e.g. axial,coronal,sagittal (default: axial)"
     )
     group.add_argument(
@@ -104,6 +112,7 @@ def _plan(args: argparse.Namespace, base: Model) -> FinetuningPlan:
         parse_views(args.views),
         training_settings(args, FINETUNING_PRESETS),
         _target(args.target, base),
+        args.strength,
     )
 
 

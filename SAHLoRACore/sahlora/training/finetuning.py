@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sahlora.adapter_files import Adapter, AdapterCard, merged_model, save_adapter
+from sahlora.adapter_files import Adapter, AdapterCard, merged_model, require_strength, save_adapter
 from sahlora.adapter_plan import STANDARD, AdapterConfig, count_parameters
 from sahlora.adapters import adapt, collect
 from sahlora.card import Description, Plain, Target
@@ -38,13 +38,20 @@ DECIMALS = 3
 
 @dataclass(frozen=True)
 class FinetuningPlan:
-    """What is trained: adapter, views, settings, and words for the card; `target` None keeps the base's."""
+    """What is trained: adapter, views, settings, and words for the card; `target` None keeps the base's.
+
+    Training is at full strength; `strength` is that of `AdapterCard`, with which the adapter is then used.
+    """
 
     description: Description
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
     views: tuple[View, ...] = ("axial",)
     settings: TrainingSettings = FINETUNING_PRESETS["default"]
     target: Target | None = None
+    strength: float = 1.0
+
+    def __post_init__(self) -> None:
+        require_strength(self.strength)
 
 
 @dataclass(frozen=True)
@@ -216,6 +223,7 @@ def _card(cohort: Cohort, base: Model, plan: FinetuningPlan, views: dict[str, Pl
             "patients": len({case.patient for case in cohort.training}),
             "views": views,
         },
+        plan.strength,
     )
 
 
