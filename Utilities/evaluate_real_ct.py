@@ -5,7 +5,8 @@
         [--fold K=MODEL …] [--unseen]
 
 COHORT is what ct_ich.py made. Written into RESULTS: an overlay of each scan, results.json, two plots, and
-the tables as Markdown (which expects the plots in a folder images): seconds and mL of each scan; detection
+the tables as Markdown (which expects the plots in a folder images): seconds and mL of each scan; with an
+adapter, mL outlined in each slice that experts see subarachnoid blood in; detection
 of slices with blood (area under the ROC curve by experts' labels) and agreement with the machine labels,
 for the patients that the model in question never saw. Each fold given with --fold is left to a model
 trained without it (cross-fitting); all else to --model. With --unseen, these folds are all that is
@@ -50,12 +51,16 @@ NEIGHBORS = (0.25, 0.5, 0.25)
 
 @dataclass(frozen=True)
 class Result:
-    """What was found in one scan; of each slice, lowest first: mL expected, and if a machine outlines any."""
+    """What was found in one scan.
+
+    Of each slice, lowest first: mL expected and outlined, and whether a machine outlines any.
+    """
 
     case: str
     seconds: float
     volume_ml: float
     slices: tuple[float, ...]
+    outlined: tuple[float, ...]
     marked: tuple[bool, ...] = ()
     machine_ml: float | None = None
     machine_dice: float | None = None
@@ -79,10 +84,12 @@ def evaluate(case: str, path: Path, label: Path, model: Model, results: Path) ->
     seconds = time.perf_counter() - start
     context = ReportContext(model.card.target.segment, model.facts())
     write_overlay(results / f"{case}.png", found, volume, measurements, context)
-    expected = tuple(np.round(probability.sum(axis=(1, 2)) * volume.voxel_ml, 4).tolist())
-    if not label.exists():
-        return Result(case, seconds, measurements.volume_ml, expected)
-    return Result(case, seconds, measurements.volume_ml, expected, *compare(found, label, volume))
+    expected, outlined = (
+        tuple(np.round(values.sum(axis=(1, 2)) * volume.voxel_ml, 4).tolist())
+        for values in (probability, found)
+    )
+    compared = compare(found, label, volume) if label.exists() else ()
+    return Result(case, seconds, measurements.volume_ml, expected, outlined, *compared)
 
 
 def compare(found: np.ndarray, label: Path, volume: Volume) -> tuple[tuple[bool, ...], float, float | None]:
@@ -96,14 +103,15 @@ def compare(found: np.ndarray, label: Path, volume: Volume) -> tuple[tuple[bool,
 
 @dataclass(frozen=True, eq=False)
 class Slices:
-    """All slices of some patients: whose they are, scores alone and with neighbors, what is seen in them.
+    """All slices of some patients.
 
-    Every array has one entry a slice.
+    Every array has one entry a slice: patient, scores alone and with neighbors, mL outlined, what is seen.
     """
 
     patient: np.ndarray
     alone: np.ndarray
     score: np.ndarray
+    outlined: np.ndarray
     marked: np.ndarray
     shows: dict[str, np.ndarray]
 
@@ -112,11 +120,13 @@ class Slices:
         """Gather the slices of `patients`."""
         experts = read_slice_labels(data / "ct_ich")
         by_case = {result.case: np.array(result.slices) for result in results}
+        outlined = {result.case: result.outlined for result in results}
         marked = {result.case: result.marked for result in results}
         return cls(
             np.array([p for p in patients for _ in experts[p]]),
             np.concatenate([by_case[p] for p in patients]),
             np.concatenate([ndimage.correlate1d(by_case[p], NEIGHBORS, mode="nearest") for p in patients]),
+            np.concatenate([outlined[p] for p in patients]),
             np.concatenate([marked[p] for p in patients]),
             {kind: np.array([bool(s[kind]) for p in patients for s in experts[p]]) for kind in TYPES},
         )
@@ -234,6 +244,25 @@ def slices_above(
     return found
 
 
+def outlined_one_by_one(slices: Slices, kind: str, unseen: list[str]) -> list[str]:
+    """Write what is outlined in each slice with one type of blood, beside the same patient's free slices."""
+    rows = []
+    for patient in slices.patients_with(kind):
+        mine = slices.patient == patient
+        shown = ", ".join(f"{ml:.2f}" for ml in slices.outlined[mine & slices.shows[kind]])
+        free = slices.outlined[mine & ~slices.bleeds]
+        rows.append(
+            f"| {patient} | {'no' if patient in unseen else 'yes'} | {shown} | {free.max(initial=0):.2f} |"
+        )
+    return [
+        f"| patient | seen in training | outlined in slices with {kind.lower()} blood, mL "
+        "| most in a slice without blood, mL |",
+        "|---|---|---|---|",
+        *rows,
+        "",
+    ]
+
+
 def main() -> None:
     """Evaluate everything."""
     parser = argparse.ArgumentParser(
@@ -285,6 +314,7 @@ def main() -> None:
     everyone = Slices.of(results, data, [result.case for result in results if result.case in folds])
     if everyone.patients_with("Subarachnoid"):
         draw_profiles(everyone, "Subarachnoid", args.results / "real-ct-sah.png")
+    one_by_one = outlined_one_by_one(everyone, "Subarachnoid", unseen) if args.adapter else []
     print(json.dumps(figures, indent=2))
     if args.record:
         card = replace(model.card, training={**model.card.training, "evaluation": list(figures.values())[-1]})
@@ -292,7 +322,8 @@ def main() -> None:
     content = {"figures": figures, "results": [asdict(result) for result in results]}
     (args.results / "results.json").write_text(json.dumps(content, indent=1) + "\n")
     unseen_names = set(unseen) | {"GE head (DICOM)", "head phantom"}
-    (args.results / "real-ct.md").write_text(page(model, results, unseen_names, figures), encoding="utf-8")
+    text = page(model, results, unseen_names, figures, one_by_one)
+    (args.results / "real-ct.md").write_text(text, encoding="utf-8")
 
 
 def type_line(kind: str, found: dict[str, Any]) -> str:
@@ -342,8 +373,14 @@ def section(figures: dict[str, Any]) -> list[str]:
     ]
 
 
-def page(model: Model, results: list[Result], unseen: set[str], figures: dict[str, dict[str, Any]]) -> str:
-    """Return figures and the table of all scans as Markdown."""
+def page(
+    model: Model,
+    results: list[Result],
+    unseen: set[str],
+    figures: dict[str, dict[str, Any]],
+    one_by_one: list[str],
+) -> str:
+    """Return figures and the tables of slices and of all scans as Markdown."""
     rows = [
         f"| {r.case} | {'no' if r.case in unseen else 'yes'} | {r.seconds:.1f} | {r.volume_ml:.2f} "
         f"| {'–' if not r.machine_ml else f'{r.machine_ml:.2f}'} "
@@ -363,6 +400,7 @@ def page(model: Model, results: list[Result], unseen: set[str], figures: dict[st
         "",
         "![Scores of all slices of the patients with SAH](images/real-ct-sah.png)",
         "",
+        *one_by_one,
         *(
             [f"The model itself on the {own['patients']} patients that it never saw:", "", *section(own)]
             if (own := figures.get("own"))
