@@ -132,6 +132,7 @@ def cardText(model: InstalledModel) -> str:
         (_("Threshold"), f"{model.threshold:g}"),
         (_("Base"), str(model.card.get("base_title", ""))),
         *((view, _adapterText(config)) for view, config in adapters.items()),
+        (_("Strength"), f"{model.card.get('strength', 1):g}" if adapters else ""),
         (_("License"), model.license),
         (_("Author"), str(words.get("author", ""))),
         (_("Created"), str(words.get("created", ""))),

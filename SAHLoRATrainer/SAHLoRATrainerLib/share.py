@@ -29,9 +29,19 @@ class CardWords:
         return [part for name, value in words.items() if value for part in (f"--{name}", value)]
 
 
-def importCommand(command: Sequence[str], file: Path, name: str, words: CardWords = CardWords()) -> list[str]:
-    """Return the command line that checks an adapter file and installs it under a name."""
-    return [*command, "adapters", "import", str(file), "--name", name, *words.arguments()]
+def importCommand(
+    command: Sequence[str],
+    file: Path,
+    name: str,
+    words: CardWords = CardWords(),
+    strength: float | None = None,
+) -> list[str]:
+    """Return the command line that checks an adapter file and installs it under a name.
+
+    Its strength, how far it goes from its base (0) to what was trained (1), stays as it is unless given.
+    """
+    options = [] if strength is None else ["--strength", f"{strength:g}"]
+    return [*command, "adapters", "import", str(file), "--name", name, *words.arguments(), *options]
 
 
 def installedNames() -> set[str]:

@@ -99,7 +99,7 @@ class SharePanel:
             *(edit.text for edit in (ui.keepTitleEdit, ui.keepSummaryEdit, ui.keepAuthorEdit)),
             ui.keepLicenseSelector.currentText,
         )
-        self._install(self._run().adapter, ui.keepNameEdit.text, words)
+        self._install(self._run().adapter, ui.keepNameEdit.text, words, ui.keepStrengthSpinBox.value)
 
     def onImport(self) -> None:
         """Let the user choose a file and take it in."""
@@ -146,11 +146,11 @@ class SharePanel:
 
     # ------------------------------------------------------------------------------------------- parts
 
-    def _install(self, file: Path, name: str, words: CardWords) -> None:
+    def _install(self, file: Path, name: str, words: CardWords, strength: float | None = None) -> None:
         with slicer.util.tryWithErrorDisplay(_("The adapter could not be added.")):
             if not self._panel.ensureInstalled():
                 return
-            importing = ChildWork(importCommand(self._panel.logic.command, file, name, words))
+            importing = ChildWork(importCommand(self._panel.logic.command, file, name, words, strength))
             importing.finished.connect(self._onInstalled)
             importing.error.connect(self._onError)
             importing.start()
@@ -207,11 +207,12 @@ class SharePanel:
             self._onRun()
 
     def _onRun(self) -> None:
-        """Propose name and title of the chosen run's adapter."""
+        """Propose name, title and strength of the chosen run's adapter."""
         run = self._run()
         if run is not None:
             self.ui.keepNameEdit.text = freeName(run.settings.name, self._taken)
             self.ui.keepTitleEdit.text = run.settings.name
+            self.ui.keepStrengthSpinBox.value = 1.0
         self.refresh()
 
     def _fillAdapters(self) -> None:

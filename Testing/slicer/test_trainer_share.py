@@ -86,6 +86,7 @@ def test_kept_adapter_has_its_words_and_the_segmenter_offers_it_without_a_restar
     assert (ui.keepNameEdit.text, ui.keepTitleEdit.text) == ("CT-2", "CT 2 é")
     ui.keepSummaryEdit.text, ui.keepAuthorEdit.text = WORDS["summary"], WORDS["author"]
     ui.keepLicenseSelector.setEditText(WORDS["license"])
+    ui.keepStrengthSpinBox.value = 0.35
     ui.keepButton.click()
     wait(slicer, panel)
     segmenter.exit()
@@ -93,7 +94,9 @@ def test_kept_adapter_has_its_words_and_the_segmenter_offers_it_without_a_restar
 
     kept, made = readModel(folder / "CT-2.safetensors"), readModel(run.adapter)
     assert {word: kept.card["description"][word] for word in WORDS} == WORDS
-    assert {**kept.card, "description": 0} == {**made.card, "description": 0}
+    assert (made.card["strength"], kept.card["strength"]) == (1, 0.35)
+    assert "Strength: 0.35" in ui.shareCardText.plainText.splitlines()
+    assert {**kept.card, "description": 0, "strength": 1} == {**made.card, "description": 0}
     assert "CT 2 é" in listed(segmenter.ui.adapterSelector)
     assert ui.shareAdapterSelector.currentText == "CT 2 é"
     assert ui.shareStatusLabel.text.startswith("CT 2 é is installed")
@@ -208,7 +211,7 @@ def test_button_says_why_nothing_can_be_kept(slicer, panel, folder, finished_run
     assert ui.keepButton.toolTip == "Give the adapter a title."
 
 
-def test_words_are_options_of_the_command(slicer):
+def test_words_and_strength_are_options_of_the_command(slicer):
     import argparse
     from pathlib import Path
 
@@ -218,11 +221,11 @@ def test_words_are_options_of_the_command(slicer):
     parser = argparse.ArgumentParser()
     parser.add_argument("--progress")
     command.configure("import", parser)
-    line = importCommand(["sahlora"], Path("a.safetensors"), "site", CardWords(**WORDS))
+    line = importCommand(["sahlora"], Path("a.safetensors"), "site", CardWords(**WORDS), strength=0.4)
     args = parser.parse_args(line[3:])
 
     assert {word: getattr(args, word) for word in WORDS} == WORDS
-    assert (args.adapter, args.name) == ("a.safetensors", "site")
+    assert (args.adapter, args.name, args.strength) == ("a.safetensors", "site", 0.4)
 
 
 def test_sections_fit_a_panel_of_400_pixels(panel, finished_run):
