@@ -136,8 +136,8 @@ def cardText(model: InstalledModel) -> str:
         (_("License"), model.license),
         (_("Author"), str(words.get("author", ""))),
         (_("Created"), str(words.get("created", ""))),
-        (_("Data"), "; ".join(map(str, words.get("data", ())))),
-        (_("Limits"), "; ".join(map(str, words.get("limits", ())))),
+        (_("Data"), "\n    ".join(map(str, words.get("data", ())))),
+        (_("Limits"), "\n    ".join(map(str, words.get("limits", ())))),
         (_("Training"), _inWords(model.card.get("training") or "")),
         (_("File"), str(model.path)),
     ]

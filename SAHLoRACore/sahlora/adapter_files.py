@@ -29,6 +29,8 @@ from sahlora.model import (
 from sahlora.networks import MultiViewUNet
 from sahlora.views import View
 
+LEAST_STRENGTH = 0.01
+
 
 @dataclass(frozen=True)
 class AdapterCard:
@@ -57,7 +59,7 @@ class AdapterCard:
     Raises
     ------
     UsageError
-        ``bad-strength`` unless it is above 0 and at most 1.
+        ``bad-strength`` unless it is from `LEAST_STRENGTH` to 1.
     """
 
     description: Description
@@ -83,9 +85,11 @@ def require_strength(strength: float) -> None:
     UsageError
         ``bad-strength``.
     """
-    if not 0 < strength <= 1:
+    if not LEAST_STRENGTH <= strength <= 1:
         raise UsageError(
-            "bad-strength", f"An adapter can't have the strength {strength}.", "Give one above 0, at most 1."
+            "bad-strength",
+            f"An adapter can't have the strength {strength}.",
+            f"Give one from {LEAST_STRENGTH} to 1.",
         )
 
 
@@ -277,7 +281,11 @@ def merged_model(adapter: Adapter, base: Model, view: View) -> Model:
         preprocessing=replace(base.card.preprocessing, views=(view,)),
         training={
             **adapter.card.training,
-            "merged_from": [adapter.card.base_sha256, adapter.card.description.title],
+            "merged_from": {
+                "base": base.card.description.title,
+                "base_sha256": adapter.card.base_sha256,
+                "strength": adapter.card.strength,
+            },
         },
     )
     return Model(card, network, weights_sha256(card.network, network.state_dict()))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import types
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -32,6 +33,11 @@ def _bad(reason: str) -> InputError:
     return InputError(
         "bad-card", f"The model's card can't be used: {reason}.", "Get the file again from its author."
     )
+
+
+def in_one_line(sentences: Sequence[str]) -> str:
+    """Return the sentences, or parts of one, of a description in one line."""
+    return "; ".join(sentences).replace(".; ", ". ")
 
 
 @dataclass(frozen=True)

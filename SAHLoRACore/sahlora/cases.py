@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ COLUMNS = ("case", "image", "label")
 OPTIONAL_COLUMNS = ("slices", "patient", "segment", "held_out")
 FILE_COLUMNS = ("image", "label", "slices")
 IMAGE_STEM, LABEL_STEM, SLICES_NAME = "ct", "label", "slices.csv"
+MANIFEST_NAME = "manifest.csv"
 YES, NO = ("1", "yes", "true"), ("", "0", "no", "false")
 
 
@@ -120,14 +122,16 @@ def list_cases(path: Path) -> list[Case]:
     path : Path
         A CSV file with the columns case, image, label and optionally slices, patient, segment, held_out; a
         JSON file with a list of objects of the same names; or a folder of folders CASE with ``ct`` (a file of
-        any format, or a folder with DICOM), ``label`` and optionally ``slices.csv``. Relative paths start at
-        the manifest's folder.
+        any format, or a folder with DICOM), ``label`` and optionally ``slices.csv``, or with a
+        ``manifest.csv``. Relative paths start at the manifest's folder.
 
     Raises
     ------
     InputError
         ``not-found``, ``bad-manifest`` or ``duplicate-case``.
     """
+    if (path / MANIFEST_NAME).is_file():
+        path = path / MANIFEST_NAME
     rows = _folder_rows(path) if path.is_dir() else read_list(path, COLUMNS)
     folder = path if path.is_dir() else path.parent
     cases: list[Case] = []
@@ -141,6 +145,31 @@ def list_cases(path: Path) -> list[Case]:
     if not cases:
         raise _malformed(path, "it lists no case")
     return cases
+
+
+def write_manifest(path: Path, cases: Iterable[Case]) -> None:
+    """Write a list of cases that `list_cases` reads, with whole paths.
+
+    Raises
+    ------
+    ResourceError
+        ``unwritable`` or ``disk-full``.
+    """
+    from sahlora.tables import write_table
+
+    rows = [
+        {
+            "case": case.name,
+            "image": case.image,
+            "label": case.label,
+            "slices": case.slices or "",
+            "patient": case.patient,
+            "segment": case.segment or "",
+            "held_out": YES[1] if case.held_out else NO[2],
+        }
+        for case in cases
+    ]
+    write_table(path, rows)
 
 
 def _case(row: dict[str, str], folder: Path, manifest: Path, number: int) -> Case:

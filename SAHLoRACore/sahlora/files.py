@@ -6,11 +6,11 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from sahlora.errors import ResourceError
+from sahlora.errors import ResourceError, UsageError
 
 TEMPORARY = ".sahlora-"  # how folders of files that are being written begin
 FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -60,17 +60,42 @@ def unwritable(path: Path, error: OSError) -> ResourceError:
     )
 
 
-def require_writable(*paths: Path | None) -> None:
+def require_ending(path: Path, *endings: str) -> None:
+    """Check before long work that a file's name has one of these endings.
+
+    Raises
+    ------
+    UsageError
+        ``unsupported-output``.
+    """
+    if not path.name.lower().endswith(endings):
+        *others, last = endings
+        raise UsageError(
+            "unsupported-output",
+            f"{path} has no ending that can be written.",
+            f"End it with {', '.join(others)}{' or ' * bool(others)}{last}.",
+        )
+
+
+def require_writable(*outputs: Path | None, inputs: Iterable[Path] = ()) -> None:
     """Check before long work that results can be written to these paths; nothing is left behind.
 
     Raises
     ------
+    UsageError
+        ``same-file`` if two outputs are one file, or one is an input.
     ResourceError
         ``unwritable`` if a path is a folder, or its folder can't be made or written to.
     """
+    paths = [path for path in outputs if path is not None]
+    taken = {path.resolve() for path in inputs}
     for path in paths:
-        if path is None:
-            continue
+        if path.resolve() in taken:
+            raise UsageError(
+                "same-file", f"{path} would be overwritten.", "Give every file a name of its own."
+            )
+        taken.add(path.resolve())
+    for path in paths:
         if path.is_dir():
             raise unwritable(path, IsADirectoryError(errno.EISDIR, "it is a folder"))
         try:

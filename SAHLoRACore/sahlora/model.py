@@ -11,14 +11,23 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from sahlora.card import BaseCard, Description, NetworkSpec, Preprocessing, Target, decode, encode
+from sahlora.card import (
+    BaseCard,
+    Description,
+    NetworkSpec,
+    Preprocessing,
+    Target,
+    decode,
+    encode,
+    in_one_line,
+)
 from sahlora.contents import AGAIN, CARD_KEY, read_contents
 from sahlora.errors import InputError, UsageError
 from sahlora.files import replacing, unwritable
@@ -51,14 +60,22 @@ class Model:
             "name": about.title,
             "outlines": self.card.target.segment.name,
             "about": about.summary,
-            "data": "; ".join(about.data),
-            "limits": "; ".join(about.limits),
+            "data": in_one_line(about.data),
+            "limits": in_one_line(about.limits),
+            "adapted from": _origin(self.card.training.get("merged_from")),
             "author": about.author,
             "license": about.license,
             "created": about.created,
             "SHA-256 of the weights": self.sha256,
         }
         return {key: value for key, value in facts.items() if value}
+
+
+def _origin(merged: Any) -> str:
+    """Say which base an adapter was merged into, and how strongly; empty if none was."""
+    if not isinstance(merged, dict):
+        return ""
+    return "{base}, SHA-256 {base_sha256}, at strength {strength:g}".format(**merged)
 
 
 # ------------------------------------------------------------------------------------------------ files
@@ -292,7 +309,10 @@ def find(name: str, kind: str | None = None) -> Path:
         if model.name == name:
             return model.path
     names = ", ".join(model.name for model in installed(kind)) or "none"
-    raise InputError("unknown-model", f"No model “{name}” is installed.", f"Installed: {names}.")
+    what, other = ("adapter", "base model") if kind == "adapter" else ("model", "adapter")
+    is_other = any(model.name == name for model in installed())
+    hint = f"“{name}” is {'an' if other == 'adapter' else 'a'} {other}. " * is_other
+    raise InputError("unknown-model", f"No {what} “{name}” is installed.", f"{hint}Installed: {names}.")
 
 
 def install(name: str, write: Callable[[Path], None], *, replace: bool = False) -> Path:

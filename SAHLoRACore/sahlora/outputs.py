@@ -11,7 +11,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from sahlora.errors import ResourceError, UsageError
-from sahlora.files import replacing, unwritable
+from sahlora.files import replacing, require_ending, unwritable
 from sahlora.volume import Code, Segment
 
 IMAGE_FORMATS = (".nii", ".nii.gz", ".nrrd", ".mha")
@@ -27,7 +27,7 @@ def require_label_path(path: Path) -> None:
     UsageError
         ``unsupported-output`` if the ending names no format of `write_label`.
     """
-    _require_ending(path, (*IMAGE_FORMATS, SEGMENTATION_FORMAT))
+    require_ending(path, *IMAGE_FORMATS, SEGMENTATION_FORMAT)
 
 
 def require_image_path(path: Path) -> None:
@@ -44,16 +44,7 @@ def require_image_path(path: Path) -> None:
             f"{path} would be taken for a segmentation.",
             "Use .nrrd instead of .seg.nrrd.",
         )
-    _require_ending(path, IMAGE_FORMATS)
-
-
-def _require_ending(path: Path, endings: tuple[str, ...]) -> None:
-    if not path.name.lower().endswith(endings):
-        raise UsageError(
-            "unsupported-output",
-            f"{path} has no ending that can be written.",
-            f"Use one of {', '.join(endings)}.",
-        )
+    require_ending(path, *IMAGE_FORMATS)
 
 
 def _is_segmentation(path: Path) -> bool:

@@ -105,7 +105,7 @@ def draw_overlay(
         axes,
         MARGIN,
         tiles_top - 10,
-        "Axial slices as acquired, numbered from inferior, with the segmented area",
+        "Axial slices of the scan, numbered from inferior, with the segmented area",
         QUIET,
         12,
     )

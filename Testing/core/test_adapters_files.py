@@ -136,7 +136,15 @@ def test_strength_goes_a_part_of_the_way_from_the_base(method: str, base: Model,
     assert any(not torch.equal(part[key], whole[key]) for key in part)
 
 
-@pytest.mark.parametrize("strength", [0.0, -0.5, 1.5, float("nan"), "strong", None])
+def test_results_of_an_adapter_say_which_base_and_strength(base: Model) -> None:
+    adapter = trained(base)
+    adapter = replace(adapter, card=replace(adapter.card, strength=0.25))
+    told = merged_model(adapter, base, "axial").facts()["adapted from"]
+    assert told == f"{base.card.description.title}, SHA-256 {base.sha256}, at strength 0.25"
+    assert "adapted from" not in base.facts()
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.001, -0.5, 1.5, float("nan"), "strong", None])
 def test_a_strength_that_is_none_is_refused(strength: Any, base: Model, tmp_path: Path) -> None:
     save_adapter(tmp_path / "a.safetensors", trained(base))
     card = read_card(tmp_path / "a.safetensors")
@@ -388,6 +396,7 @@ def test_words_of_the_card_are_changed_and_nothing_else(shelf: Path) -> None:
         (("import", "site", "--name", "new", "--title", ""), "no-title"),
         (("describe", "site", "--strength", "0"), "bad-strength"),
         (("describe", "sah-phantom", "--strength", "0.5"), "shipped-model"),
+        (("export", "sah-phantom", "-o", "out.nii.gz"), "unsupported-output"),
     ],
 )
 def test_words_that_can_not_be_changed_are_refused(arguments: tuple, code: str, shelf: Path) -> None:

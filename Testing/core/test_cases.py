@@ -15,7 +15,7 @@ import SimpleITK as sitk
 from conftest import events, sahlora, simple_head
 from sahlora.card import INTRACRANIAL_HEMORRHAGE
 from sahlora.case_checks import CheckedCase, check_cases
-from sahlora.cases import Case, list_cases, read_manifest
+from sahlora.cases import Case, list_cases, read_manifest, write_manifest
 from sahlora.cli import main
 from sahlora.errors import InputError, UsageError
 from sahlora.folds import assign_folds
@@ -89,6 +89,25 @@ def test_csv_json_and_folder_list_the_same_cases(tmp_path: Path) -> None:
     from_csv = read_manifest(tmp_path / "m.csv")
     assert [c.name for c in from_csv] == ["p1", "p2"]
     assert read_manifest(tmp_path / "m.json") == read_manifest(tmp_path / "f") == from_csv
+
+
+def test_a_folder_with_a_manifest_is_that_manifest_and_what_was_read_can_be_written(tmp_path: Path) -> None:
+    for name in ("p1", "p2"):
+        case(tmp_path, name=name)
+    (tmp_path / "s.csv").write_text("slice,hemorrhage\n0,1\n")
+    table = (
+        "case,image,label,slices,patient,segment,held_out\n"
+        "a,p1-ct.nii.gz,p1-label.nii.gz,s.csv,Q,SAH é,yes\nb,p2-ct.nii.gz,p2-label.nii.gz,,,,\n"
+    )
+    (tmp_path / "manifest.csv").write_text(table, encoding="utf-8")
+    cases = read_manifest(tmp_path)
+    assert [one.held_out for one in cases] == [True, False]
+    write_manifest(tmp_path / "elsewhere" / "again.csv", cases)
+    assert (
+        read_manifest(tmp_path / "elsewhere" / "again.csv")
+        == cases
+        == read_manifest(tmp_path / "manifest.csv")
+    )
 
 
 def test_optional_columns_are_read(tmp_path: Path) -> None:

@@ -22,6 +22,8 @@ from sahlora.adapters import AdapterConfig, adapt, collect
 from sahlora.card import SAH, Target
 from sahlora.cli import COMMANDS, build_parser, main
 from sahlora.model import load_model
+from sahlora.simulated_files import write_dicom_series
+from sahlora.simulation import HeadPhantom, simulate_head
 
 SPACING = (4.0, 1.5, 1.2)
 
@@ -119,6 +121,14 @@ BAD_CALLS = {
     "folder": (4, "unwritable", ["{head}", "-o", "{head}/l.nii.gz"]),
     "threads": (2, "bad-threads", ["{head}", "-o", "{out}/l.nii.gz", "--threads", "0"]),
     "batch": (2, "bad-batch-size", ["{head}", "-o", "{out}/l.nii.gz", "--batch-size", "0"]),
+    "input": (2, "same-file", ["{head}", "-o", "{head}"]),
+    "same file twice": (
+        2,
+        "same-file",
+        ["{head}", "-o", "{out}/l.nii.gz", "--probability", "{out}/../out/l.nii.gz"],
+    ),
+    "picture": (2, "unsupported-output", ["{head}", "-o", "{out}/l.nii.gz", "--overlay", "{out}/o.jpg"]),
+    "adapter as model": (3, "unknown-model", ["{head}", "-o", "{out}/l.nii.gz", "--model", "sah-ct"]),
     "component": (2, "minimum-component", ["{head}", "-o", "{out}/l.nii.gz", "--minimum-component", "nan"]),
 }
 
@@ -143,6 +153,43 @@ def test_a_bad_call_names_the_problem_and_writes_nothing(
     assert told["message"] in printed.err
     assert "Traceback" not in printed.err
     assert not list(out.iterdir())
+
+
+def test_the_ct_on_the_grid_of_the_label_takes_the_place_of_no_other_file(
+    random_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tilted = HeadPhantom(seed=0, spacing=(12.0, 3.0, 3.0), tilt=15)
+    write_dicom_series(simulate_head(tilted), tmp_path / "dicom")
+    label, beside = tmp_path / "head.nii.gz", tmp_path / "head-ct.nii.gz"
+    call = ["segment", str(tmp_path / "dicom"), "-o", str(label), "--model", str(random_model)]
+    beside.write_bytes(b"somebody's CT")
+    assert main(call) == 2
+    assert beside.read_bytes() == b"somebody's CT"
+    assert not label.exists()
+    beside.unlink()
+    assert main(call) == 0
+    assert str(beside) in capsys.readouterr().out
+    assert main(call) == 0  # what an earlier call wrote is replaced
+    assert sitk.ReadImage(str(beside)).GetSize() == sitk.ReadImage(str(label)).GetSize()
+
+
+@pytest.mark.parametrize(
+    ("option", "name", "told"),
+    [
+        (
+            "--adapter",
+            "hemorrhage-base",
+            "No adapter “hemorrhage-base” is installed. “hemorrhage-base” is a base",
+        ),
+        ("--model", "sah-ct", "No model “sah-ct” is installed. “sah-ct” is an adapter."),
+        ("--adapter", "nobody", "No adapter “nobody” is installed. Installed: sah-ct"),
+    ],
+)
+def test_an_adapter_that_is_called_a_model_is_named(
+    option: str, name: str, told: str, head: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["segment", str(head), "-o", str(tmp_path / "l.nrrd"), option, name]) == 3
+    assert told in " ".join(capsys.readouterr().err.split())
 
 
 def test_an_adapter_changes_what_is_found_and_a_fresh_one_does_not(

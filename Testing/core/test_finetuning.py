@@ -20,7 +20,7 @@ from sahlora.adapter_files import read_adapter
 from sahlora.adapter_plan import AdapterConfig
 from sahlora.adapters import adapt, collect
 from sahlora.card import Description, Preprocessing
-from sahlora.cases import read_manifest
+from sahlora.cases import list_cases, read_manifest
 from sahlora.cli import main
 from sahlora.errors import InputError, ResourceError, SAHLoRAError, UsageError
 from sahlora.metrics import dice
@@ -120,6 +120,28 @@ def test_segment_with_the_adapter_gives_the_dice_on_its_card(cohort: Cohort, tmp
     stated = read_adapter(output).card.training["held_out"]["dice_after"]
     assert stated["n"] == 1
     assert stated["mean"] == pytest.approx(dice(found, true), abs=5e-5)
+
+
+def test_who_was_held_out_is_told_and_can_be_judged_again(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "site.safetensors"
+    call = ["finetune", folder / "cases.csv", "-o", output, "--model", folder / "base.safetensors"]
+    call += ["--held-out", "1", "--preset", "quick", "--epochs", "1", "--strength", "0.5", "--device", "cpu"]
+    assert main([*map(str, call)]) == 0
+    cases = list_cases(tmp_path / "site.run" / "cases.csv")
+    (held_out,) = (case.name for case in cases if case.held_out)
+    assert f"Held out: {held_out}. {tmp_path / 'site.run' / 'cases.csv'}" in capsys.readouterr().out
+    assert {case.name for case in cases} == {case.name for case in list_cases(folder / "cases.csv")}
+
+    call = ["evaluate", tmp_path / "site.run" / "cases.csv", "--held-out", "-o", tmp_path / "judged"]
+    call += ["--model", folder / "base.safetensors", "--adapter", output, "--device", "cpu"]
+    assert main([*map(str, call)]) == 0
+    (judged,) = csv.DictReader((tmp_path / "judged" / "cases.csv").open())
+    stated = read_adapter(output).card.training["held_out"]
+    assert judged["case"] == held_out
+    assert float(judged["dice"]) == pytest.approx(stated["dice_after"]["mean"], abs=5e-5)
+    assert stated["strength"] == 0.5
 
 
 def test_a_run_gives_other_strengths_and_the_card_compares_the_one_asked_for(
@@ -553,8 +575,11 @@ def test_cases_that_cannot_be_used_are_named_before_training(
 def test_an_output_that_cannot_be_written_is_refused_before_training(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    call = (folder / "cases.csv", "-o", tmp_path, "--model", folder / "base.safetensors")
-    assert error_of(capsys, *call) == (4, "unwritable")
+    for name, refusal in (("a.safetensors", (4, "unwritable")), ("a.txt", (2, "unsupported-output"))):
+        output = tmp_path / name
+        output.mkdir()
+        call = (folder / "cases.csv", "-o", output, "--model", folder / "base.safetensors")
+        assert error_of(capsys, *call) == refusal
 
 
 def test_the_presets_are_named_for_themselves() -> None:

@@ -86,6 +86,11 @@ def configure(action: str, parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, progress: Progress) -> None:
     """Do what was asked."""
+    from sahlora.files import require_ending
+    from sahlora.model import SUFFIX
+
+    if (output := getattr(args, "output", None)) is not None:
+        require_ending(output, SUFFIX)
     actions = {
         "list": _list, "count": _count, "show": _show, "merge": _merge, "average": _average,
         "compress": _compress, "export": _export, "import": _import, "remove": _remove,

@@ -14,6 +14,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from sahlora.commands.training_options import (
+    COHORT_NAME,
     configure_description,
     configure_run,
     configure_training,
@@ -21,6 +22,7 @@ from sahlora.commands.training_options import (
     read_description,
     run_folder,
     training_settings,
+    write_cohort,
 )
 from sahlora.progress import Progress
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from sahlora.training.finetuning import Finetuned, FinetuningPlan
 
 SUMMARY = "adapt a model to your own scans"
+NAMED = 10  # held-out cases that are told by name
 EXAMPLE = "sahlora finetune cases.csv -o site.safetensors --method cp-lora --rank 4 --preset quick"
 
 
@@ -77,8 +80,8 @@ def run(args: argparse.Namespace, progress: Progress) -> None:
     """Check everything, train, write the adapter and say what was gained."""
     from sahlora.adapter_plan import count_parameters
     from sahlora.devices import choose_device, use_threads
-    from sahlora.files import require_writable
-    from sahlora.model import find, load_model
+    from sahlora.files import require_ending, require_writable
+    from sahlora.model import SUFFIX, find, load_model
     from sahlora.selection import DEFAULT_MODEL
     from sahlora.training.distributed import refuse_several
     from sahlora.training.finetuning import finetune
@@ -87,6 +90,7 @@ def run(args: argparse.Namespace, progress: Progress) -> None:
     progress.stage("checking")
     refuse_several()
     use_threads(args.threads)
+    require_ending(args.output, SUFFIX)
     device, folder = choose_device(args.device), run_folder(args)
     if args.resume:
         require_run(folder)
@@ -96,8 +100,9 @@ def run(args: argparse.Namespace, progress: Progress) -> None:
     cohort = read_cohort(args, plan.settings.seed, None, progress)
     require_writable(args.output)
     begin_run(folder)
+    write_cohort(folder, cohort)
     done = finetune(cohort, base, plan, args.output, folder, device, progress)
-    _report(args, done, progress)
+    _report(args, [case.name for case in cohort.held_out], done, progress)
 
 
 def _plan(args: argparse.Namespace, base: Model) -> FinetuningPlan:
@@ -126,7 +131,7 @@ def _target(name: str | None, base: Model) -> Target | None:
     return replace(base.card.target, segment=SAH if name == "sah" else INTRACRANIAL_HEMORRHAGE)
 
 
-def _report(args: argparse.Namespace, done: Finetuned, progress: Progress) -> None:
+def _report(args: argparse.Namespace, held_out: list[str], done: Finetuned, progress: Progress) -> None:
     from sahlora.training.finetuning import UNCHECKED
 
     card, comparison = done.adapter.card, done.comparison
@@ -136,7 +141,11 @@ def _report(args: argparse.Namespace, done: Finetuned, progress: Progress) -> No
         parameters=done.adapter.parameters,
         better=comparison.is_better if comparison else None,
         message=message,
+        held_out=held_out,
         training=card.training,
     )
     if args.progress != "json":
         print(f"Wrote {args.output} ({done.adapter.parameters:,} parameters).\n{message}")
+        if held_out:
+            names = ", ".join(held_out[:NAMED]) + ", …" * (len(held_out) > NAMED)
+            print(f"Held out: {names}. {run_folder(args) / COHORT_NAME} lists who was and who was not.")

@@ -23,6 +23,7 @@ from sahlora.commands.training_options import (
     read_description,
     run_folder,
     training_settings,
+    write_cohort,
 )
 from sahlora.progress import Progress
 
@@ -66,12 +67,14 @@ def _configure_network(group: argparse._ArgumentGroup) -> None:
 def run(args: argparse.Namespace, progress: Progress) -> None:
     """Check everything, train and write the model."""
     from sahlora.devices import choose_device, use_threads
-    from sahlora.files import require_writable
+    from sahlora.files import require_ending, require_writable
+    from sahlora.model import SUFFIX
     from sahlora.training.distributed import joined
     from sahlora.training.loop import begin_run, require_run
     from sahlora.training.pretraining import pretrain
 
     progress.stage("checking")
+    require_ending(args.output, SUFFIX)
     use_threads(args.threads)
     folder, plan = run_folder(args), _plan(args)
     with joined(choose_device(args.device)) as processes:
@@ -80,6 +83,7 @@ def run(args: argparse.Namespace, progress: Progress) -> None:
         cohort = read_cohort(args, plan.settings.seed, 0, progress)
         processes.by_first(lambda: require_writable(args.output))
         processes.by_first(lambda: begin_run(folder))
+        processes.by_first(lambda: write_cohort(folder, cohort))
         card = pretrain(cohort, plan, args.output, folder, processes.device, progress, processes)
     progress.result(model=str(args.output), training=card.training)
 

@@ -98,12 +98,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 @dataclass(frozen=True)
 class Segmented:
-    """What a run of `segment` found: the label bool (Z, Y, X) in canonical order, and how."""
+    """What a run of `segment` found: the label bool (Z, Y, X) in canonical order, and how.
+
+    `grid` is the file with the CT on the label's grid, if the slices lie on none that the formats hold.
+    """
 
     label: np.ndarray
     measurements: Measurements
     prediction: Prediction
     model: Model
+    grid: Path | None = None
 
 
 def run(args: argparse.Namespace, progress: Progress) -> None:
@@ -118,11 +122,14 @@ def run(args: argparse.Namespace, progress: Progress) -> None:
         device=found.prediction.device,
         precision=found.prediction.precision,
         views=list(found.prediction.views),
+        grid=None if found.grid is None else str(found.grid),
     )
     if args.progress != "json":
         print(
             f"{found.model.card.target.segment.name}: {found.measurements.volume_ml:.1f} mL in {args.output}"
         )
+        if found.grid is not None:
+            print(f"The slices lie on no even grid: the label map's is that of {found.grid}")
 
 
 def segment(args: argparse.Namespace, progress: Progress) -> Segmented:
@@ -152,6 +159,7 @@ def segment(args: argparse.Namespace, progress: Progress) -> Segmented:
 
     volume = read_volume(args.ct, series=args.series, progress=progress)
     _require_dicom(args, volume)
+    _require_grid_file(args, volume)
     prediction = predict(
         volume, {view: model.for_inference() for view, model in models.items()}, settings, device, progress
     )
@@ -159,7 +167,8 @@ def segment(args: argparse.Namespace, progress: Progress) -> Segmented:
     label = prediction.probability >= threshold
     if args.minimum_component > 0:
         label = remove_small_components(label, volume, args.minimum_component)
-    found = Segmented(label, measure(label, volume), prediction, main)
+    grid = None if volume.is_regular else _beside(args.output, "-ct")
+    found = Segmented(label, measure(label, volume), prediction, main, grid)
 
     progress.stage("writing")
     _write_volumes(args, volume, found)
@@ -170,7 +179,7 @@ def segment(args: argparse.Namespace, progress: Progress) -> Segmented:
 def _check_arguments(args: argparse.Namespace) -> None:
     """Refuse what can't work before anything takes time."""
     from sahlora.errors import UsageError
-    from sahlora.files import require_writable
+    from sahlora.files import require_ending, require_writable
     from sahlora.outputs import require_image_path, require_label_path
 
     if args.threshold is not None and not 0 < args.threshold < 1:
@@ -182,6 +191,14 @@ def _check_arguments(args: argparse.Namespace) -> None:
     require_label_path(args.output)
     for path in filter(None, (args.probability, args.disagreement)):
         require_image_path(path)
+    for path, ending in (
+        (args.report, ".json"),
+        (args.csv, ".csv"),
+        (args.overlay, ".png"),
+        (args.page, ".html"),
+    ):
+        if path is not None:
+            require_ending(path, ending)
     require_writable(
         args.output,
         args.probability,
@@ -191,7 +208,21 @@ def _check_arguments(args: argparse.Namespace) -> None:
         args.csv,
         args.overlay,
         args.page,
+        inputs=[args.ct],
     )
+
+
+def _require_grid_file(args: argparse.Namespace, volume: Volume) -> None:
+    """Refuse to replace a file that happens to have the name of the CT on the even grid."""
+    from sahlora.errors import UsageError
+
+    beside = _beside(args.output, "-ct")
+    if not volume.is_regular and beside.exists() and not args.output.exists():
+        raise UsageError(
+            "same-file",
+            f"{beside} would be overwritten: the CT on the label's grid is written there.",
+            "Choose another name for the label map.",
+        )
 
 
 def _require_dicom(args: argparse.Namespace, volume: Volume) -> None:
@@ -208,8 +239,8 @@ def _write_volumes(args: argparse.Namespace, volume: Volume, found: Segmented) -
 
     segment = found.model.card.target.segment
     write_label(volume.to_grid(found.label, label=True), args.output, segment)
-    if not volume.is_regular:
-        write_image(volume.to_grid(volume.hu, label=False), _beside(args.output, "-ct"))
+    if found.grid is not None:
+        write_image(volume.to_grid(volume.hu, label=False), found.grid)
     prediction = found.prediction
     for values, path in (
         (prediction.probability, args.probability),

@@ -15,7 +15,6 @@ small for it), rupture sites, and in real CT density (62 ± 5 HU) and reflux (40
 from __future__ import annotations
 
 import argparse
-import csv
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -74,8 +73,10 @@ def _spacing(text: str) -> tuple[float, float, float]:
 
 def run(args: argparse.Namespace, progress: Progress) -> None:
     """Simulate and write each case."""
+    from sahlora.cases import MANIFEST_NAME
     from sahlora.errors import InputError, UsageError
     from sahlora.files import require_writable
+    from sahlora.tables import write_table
 
     folder: Path = args.output
     if args.count is not None and args.count < 1:
@@ -86,15 +87,18 @@ def run(args: argparse.Namespace, progress: Progress) -> None:
         raise InputError(
             "folder-not-empty", f"{folder} is not empty.", "Choose a new folder or add --overwrite."
         )
-    require_writable(folder / "manifest.csv")
+    require_writable(folder / MANIFEST_NAME)
     rows, volumes = [], []
     for row, volume_ml in cases:
         rows.append(row)
         volumes.append(round(volume_ml, 3))
-        _write_manifest(rows, folder / "manifest.csv")
+        write_table(folder / MANIFEST_NAME, rows)
     progress.result(
         folder=str(folder), cases=len(rows), volume_ml=volumes[0] if len(volumes) == 1 else volumes
     )
+    if args.progress != "json":
+        several = f"{len(rows)} cases, {min(volumes):.1f} to {max(volumes):.1f} mL"
+        print(f"Wrote {folder}: {several if len(rows) > 1 else f'{volumes[0]:.1f} mL'} of blood.")
 
 
 def _require_options_that_fit(args: argparse.Namespace) -> None:
@@ -113,15 +117,6 @@ def _require_options_that_fit(args: argparse.Namespace) -> None:
         raise UsageError(
             "irregular-slices", "Tilted slices have no grid that NIfTI can hold.", "Add --format dicom."
         )
-
-
-def _write_manifest(rows: list[dict[str, str]], path: Path) -> None:
-    from sahlora.files import replacing
-
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
-        table = csv.DictWriter(stream, rows[0])
-        table.writeheader()
-        table.writerows(rows)
 
 
 # -------------------------------------------------------------------------------------- simulated heads

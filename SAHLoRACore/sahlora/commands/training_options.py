@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from sahlora.training.held_out import Cohort
     from sahlora.training.settings import TrainingSettings
 
+COHORT_NAME = "cases.csv"
 CHANGES = (
     "epochs",
     "batch_size",
@@ -122,6 +123,16 @@ def training_settings(args: argparse.Namespace, presets: dict[str, TrainingSetti
 def run_folder(args: argparse.Namespace) -> Path:
     """Return the folder of the run."""
     return args.run or args.output.with_suffix(".run")
+
+
+def write_cohort(run: Path, cohort: Cohort) -> None:
+    """Write who is trained on and who is held out into the folder of a run, as a list of cases."""
+    from dataclasses import replace
+
+    from sahlora.cases import write_manifest
+
+    cases = [replace(case, held_out=False) for case in cohort.training]
+    write_manifest(run / COHORT_NAME, cases + [replace(case, held_out=True) for case in cohort.held_out])
 
 
 def read_cohort(args: argparse.Namespace, seed: int, unless_said: int | None, progress: Progress) -> Cohort:

@@ -261,5 +261,8 @@ def _with_comparison(
     return replace(
         card,
         description=replace(card.description, limits=tuple(limits)),
-        training={**card.training, "held_out": comparison.to_dict() if comparison else None},
+        training={
+            **card.training,
+            "held_out": {**comparison.to_dict(), "strength": card.strength} if comparison else None,
+        },
     )
