@@ -63,7 +63,7 @@ def installedModels(kind: str) -> list[InstalledModel]:
     """Return the readable models of a kind, shipped ones first; a file that can't be read is left out."""
     found = {}
     for folder in (SHIPPED_FOLDER, modelsFolder()):
-        for path in sorted(folder.glob(f"*{SUFFIX}")) if folder.is_dir() else ():
+        for path in sorted(folder.glob(f"*{SUFFIX}"), key=lambda path: path.stem):
             model = readModel(path)
             if model is not None and model.kind == kind:
                 found[model.name] = model

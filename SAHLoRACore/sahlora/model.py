@@ -284,7 +284,7 @@ def installed(kind: str | None = None) -> list[Installed]:
     """
     found = []
     for folder, shipped in ((SHIPPED, True), (models_folder(), False)):
-        for path in sorted(folder.glob(f"*{SUFFIX}")) if folder.is_dir() else ():
+        for path in sorted(folder.glob(f"*{SUFFIX}"), key=lambda path: path.stem):
             try:
                 file_kind = card_kind(read_card_json(path))
             except InputError:

@@ -83,7 +83,7 @@ def draw_segmenter(slicer: Any, folder: Path) -> None:
     panel = show_module("SAHLoRASegmenter", logic=SAHLoRASegmenterLogic(), installer=Installed())
     ui = panel.ui
     ui.inputSelector.setCurrentNode(add_head(slicer))
-    ui.adapterSelector.setCurrentIndex(1)
+    ui.adapterSelector.setCurrentIndex(ui.adapterSelector.findText("sah-phantom"))
     ui.advancedCollapsibleButton.collapsed = False
     ui.deviceSelector.setCurrentIndex(ui.deviceSelector.findData("cpu"))
     ui.findDevicesButton.click()

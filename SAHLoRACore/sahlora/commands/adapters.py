@@ -110,7 +110,11 @@ def _list(args: argparse.Namespace) -> Outcome:
     from sahlora.model import installed
 
     found = [(entry, read_adapter_card(entry.path)) for entry in installed("adapter")]
-    lines = [f"{e.name}: {_methods(card.adapters)}, of base “{card.base_title}”" for e, card in found]
+    lines = [
+        f"{e.name}: {_methods(card.adapters)}, of base “{card.base_title}”"
+        + (f", strength {card.strength:g}" if card.strength < 1 else "")
+        for e, card in found
+    ]
     values = [{"name": e.name, "path": str(e.path), "base_sha256": card.base_sha256} for e, card in found]
     return lines or ["No adapter is installed."], {"adapters": values}
 
