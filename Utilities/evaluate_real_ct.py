@@ -407,7 +407,8 @@ def page(
             else []
         ),
         "All scans ran without failure; seconds include reading and measuring. Volumes of CT-ICH are",
-        "estimates, as its pixel sizes are. The GE head and the head phantom are segmented by the model itself.",
+        "estimates, as its pixel sizes are. The GE head and the head phantom are segmented by the model",
+        "itself.",
         "",
         "| case | seen in training | seconds | found mL | machine label mL | Dice |",
         "|---|---|---|---|---|---|",
