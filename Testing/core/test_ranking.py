@@ -295,7 +295,7 @@ def test_proposal_of_a_dicom_series_comes_with_the_slices_that_were_segmented(tm
         (["empty", "-o", "r.csv"], 3, "There is no scan"),
         (["scans", "-o", "r.xlsx"], 2, ".csv or .json"),
         (["scans", "-o", "r.csv", "--views", "coronal"], 2, "No model is given for coronal"),
-        (["scans", "-o", "r.csv", "--adapter", "not-there"], 3, "No model “not-there”"),
+        (["scans", "-o", "r.csv", "--adapter", "not-there"], 3, "No adapter “not-there”"),
         (["scans/broken", "-o", "r.csv"], 3, "None of 1 scans"),
     ],
 )
