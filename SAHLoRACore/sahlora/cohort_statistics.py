@@ -22,7 +22,8 @@ class Summary:
     undefined: int
 
     def __str__(self) -> str:
-        return f"{self.mean:.3f} ± {self.sd:.3f} (n = {self.n})"
+        spread = f" ± {self.sd:.3f}" if self.n > 1 else ""
+        return f"{self.mean:.3f}{spread} (n = {self.n})"
 
 
 def summarize(values: Sequence[float] | np.ndarray) -> Summary:

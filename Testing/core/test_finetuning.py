@@ -137,6 +137,7 @@ def test_who_was_held_out_is_told_and_can_be_judged_again(
     call = ["evaluate", tmp_path / "site.run" / "cases.csv", "--held-out", "-o", tmp_path / "judged"]
     call += ["--model", folder / "base.safetensors", "--adapter", output, "--device", "cpu"]
     assert main([*map(str, call)]) == 0
+    assert "nan" not in capsys.readouterr().out  # one case has no spread
     (judged,) = csv.DictReader((tmp_path / "judged" / "cases.csv").open())
     stated = read_adapter(output).card.training["held_out"]
     assert judged["case"] == held_out

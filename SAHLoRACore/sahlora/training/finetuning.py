@@ -69,7 +69,7 @@ class Comparison:
 
     def __str__(self) -> str:
         """Say what was gained, or that nothing was."""
-        before, after = (_words(summarize(dice)) for dice in (self.before, self.after))
+        before, after = (summarize(dice) for dice in (self.before, self.after))
         figures = f"Mean Dice of the held-out cases: {before} with the base, {after} with the adapter."
         doubt = f" {TOO_FEW}" if len(self.after) < FEWEST_PAIRS else ""
         return f"{figures}{doubt}" if self.is_better else f"{NOT_BETTER} {figures}{doubt}"
@@ -83,10 +83,6 @@ class Comparison:
             "cases_better": int((change > 0).sum()),
             "cases_worse": int((change < 0).sum()),
         }
-
-
-def _words(summary: Summary) -> str:
-    return str(summary) if summary.n > 1 else f"{summary.mean:.{DECIMALS}f} (n = 1)"
 
 
 def _plain(summary: Summary) -> dict[str, Plain]:
