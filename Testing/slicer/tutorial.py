@@ -57,6 +57,7 @@ def main() -> int:
         tutorial = Tutorial(args.folder, Path(data))
         print(json.dumps(tutorial.follow(args.epochs), indent=2, ensure_ascii=False))
         if args.further is not None:
+            args.further.mkdir(parents=True, exist_ok=True)
             tutorial.go_further(args.further)
         tutorial.close()
     return 0
