@@ -119,15 +119,14 @@ class Slices:
     def of(cls, results: list[Result], data: Path, patients: list[str]) -> Slices:
         """Gather the slices of `patients`."""
         experts = read_slice_labels(data / "ct_ich")
-        by_case = {result.case: np.array(result.slices) for result in results}
-        outlined = {result.case: result.outlined for result in results}
-        marked = {result.case: result.marked for result in results}
+        by_case = {result.case: result for result in results}
+        found = [by_case[patient] for patient in patients]
         return cls(
             np.array([p for p in patients for _ in experts[p]]),
-            np.concatenate([by_case[p] for p in patients]),
-            np.concatenate([ndimage.correlate1d(by_case[p], NEIGHBORS, mode="nearest") for p in patients]),
-            np.concatenate([outlined[p] for p in patients]),
-            np.concatenate([marked[p] for p in patients]),
+            np.concatenate([one.slices for one in found]),
+            np.concatenate([ndimage.correlate1d(one.slices, NEIGHBORS, mode="nearest") for one in found]),
+            np.concatenate([one.outlined for one in found]),
+            np.concatenate([one.marked for one in found]),
             {kind: np.array([bool(s[kind]) for p in patients for s in experts[p]]) for kind in TYPES},
         )
 

@@ -309,9 +309,8 @@ def find(name: str, kind: str | None = None) -> Path:
         if model.name == name:
             return model.path
     names = ", ".join(model.name for model in installed(kind)) or "none"
-    what, other = ("adapter", "base model") if kind == "adapter" else ("model", "adapter")
-    is_other = any(model.name == name for model in installed())
-    hint = f"“{name}” is {'an' if other == 'adapter' else 'a'} {other}. " * is_other
+    what, other = ("adapter", "a base model") if kind == "adapter" else ("model", "an adapter")
+    hint = f"“{name}” is {other}. " if any(model.name == name for model in installed()) else ""
     raise InputError("unknown-model", f"No {what} “{name}” is installed.", f"{hint}Installed: {names}.")
 
 

@@ -121,15 +121,14 @@ def _rank(args: argparse.Namespace, progress: Progress) -> None:
     """Rank scans, write the table, and print it."""
     from sahlora.devices import choose_device, use_threads
     from sahlora.errors import UsageError
-    from sahlora.files import require_writable
+    from sahlora.files import require_ending, require_writable
     from sahlora.ranking import Ranker, as_rows
     from sahlora.scans import list_scans
     from sahlora.selection import select_models
     from sahlora.views import parse_views
 
     progress.stage("checking")
-    if args.output.suffix.lower() not in (".csv", ".json"):
-        raise UsageError("unsupported-output", f"{args.output} is no table.", "End it with .csv or .json.")
+    require_ending(args.output, ".csv", ".json")
     scans = list_scans(args.scans)
     if args.proposals is not None and args.proposals.is_dir() and any(args.proposals.iterdir()):
         raise UsageError(

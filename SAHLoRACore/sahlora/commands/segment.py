@@ -159,7 +159,7 @@ def segment(args: argparse.Namespace, progress: Progress) -> Segmented:
 
     volume = read_volume(args.ct, series=args.series, progress=progress)
     _require_dicom(args, volume)
-    _require_grid_file(args, volume)
+    grid = _grid_file(args, volume)
     prediction = predict(
         volume, {view: model.for_inference() for view, model in models.items()}, settings, device, progress
     )
@@ -167,7 +167,6 @@ def segment(args: argparse.Namespace, progress: Progress) -> Segmented:
     label = prediction.probability >= threshold
     if args.minimum_component > 0:
         label = remove_small_components(label, volume, args.minimum_component)
-    grid = None if volume.is_regular else _beside(args.output, "-ct")
     found = Segmented(label, measure(label, volume), prediction, main, grid)
 
     progress.stage("writing")
@@ -212,17 +211,20 @@ def _check_arguments(args: argparse.Namespace) -> None:
     )
 
 
-def _require_grid_file(args: argparse.Namespace, volume: Volume) -> None:
-    """Refuse to replace a file that happens to have the name of the CT on the even grid."""
+def _grid_file(args: argparse.Namespace, volume: Volume) -> Path | None:
+    """Return where the CT on the even grid goes, if one is needed; a foreign file there is not replaced."""
     from sahlora.errors import UsageError
 
+    if volume.is_regular:
+        return None
     beside = _beside(args.output, "-ct")
-    if not volume.is_regular and beside.exists() and not args.output.exists():
+    if beside.exists() and not args.output.exists():
         raise UsageError(
             "same-file",
             f"{beside} would be overwritten: the CT on the label's grid is written there.",
             "Choose another name for the label map.",
         )
+    return beside
 
 
 def _require_dicom(args: argparse.Namespace, volume: Volume) -> None:
