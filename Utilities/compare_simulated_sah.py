@@ -24,8 +24,8 @@ import numpy as np
 import SimpleITK as sitk
 
 from ct_ich import read_slice_labels
-from sahlora.simulation_in_ct import Bleed, Patient, SimulatedBleed, bleed_that_fits, prepare
-from sahlora.volume import read_volume
+from sahlora.imaging.volume import read_volume
+from sahlora.simulation.in_ct import Bleed, Patient, SimulatedBleed, bleed_that_fits, prepare
 
 SAH_PATIENTS = ("076", "082", "093", "094")
 INTRAPARENCHYMAL, EXTRA_AXIAL = 1, 2

@@ -19,15 +19,15 @@ from pathlib import Path
 
 import numpy as np
 
-from sahlora.cases import read_manifest
-from sahlora.cohort_statistics import paired_test, summarize
-from sahlora.inference import InferenceSettings, predict
-from sahlora.labels import read_label
-from sahlora.metrics import dice
-from sahlora.model import Model
-from sahlora.selection import select_models
-from sahlora.views import View
-from sahlora.volume import Volume, read_volume
+from sahlora.cases.manifest import read_manifest
+from sahlora.evaluation.metrics import dice
+from sahlora.evaluation.statistics import paired_test, summarize
+from sahlora.imaging.labels import read_label
+from sahlora.imaging.volume import Volume, read_volume
+from sahlora.inference.predictor import InferenceSettings, predict
+from sahlora.inference.slicing import View
+from sahlora.models.base_model import Model
+from sahlora.models.selection import select_models
 
 FUSED = "all"
 

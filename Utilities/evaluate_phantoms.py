@@ -12,14 +12,14 @@ import argparse
 
 import numpy as np
 
-from sahlora.adapter_files import find_base, merged_model, read_adapter
-from sahlora.baseline import brain_threshold
-from sahlora.cohort_statistics import summarize
-from sahlora.inference import predict
-from sahlora.metrics import dice
-from sahlora.model import Model, find
-from sahlora.simulation import SITES, HeadPhantom, simulate_head
-from sahlora.volume import Volume
+from sahlora.evaluation.baseline import brain_threshold
+from sahlora.evaluation.metrics import dice
+from sahlora.evaluation.statistics import summarize
+from sahlora.imaging.volume import Volume
+from sahlora.inference.predictor import predict
+from sahlora.models.adapter_file import find_base, merged_model, read_adapter
+from sahlora.models.base_model import Model, find
+from sahlora.simulation.head import SITES, HeadPhantom, simulate_head
 
 VOLUMES_ML = (20.0, 40.0, 80.0, 10.0)
 

@@ -33,14 +33,14 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from ct_ich import TYPES, read_folds, read_slice_labels
-from sahlora.cohort_statistics import auroc_by_patient, summarize
-from sahlora.inference import predict
-from sahlora.measurements import measure
-from sahlora.metrics import dice
-from sahlora.model import Model, find, load_model, save_model
-from sahlora.report import ReportContext, write_overlay
-from sahlora.selection import select_models
-from sahlora.volume import Volume, read_volume
+from sahlora.evaluation.metrics import dice
+from sahlora.evaluation.statistics import auroc_by_patient, summarize
+from sahlora.imaging.volume import Volume, read_volume
+from sahlora.inference.predictor import predict
+from sahlora.models.base_model import Model, find, load_model, save_model
+from sahlora.models.selection import select_models
+from sahlora.report.measurements import measure
+from sahlora.report.report import ReportContext, write_overlay
 
 FEWEST_PATIENTS = 5
 """With fewer, a type of blood is listed case by case."""

@@ -337,7 +337,7 @@ def closeAll() -> None:
 
 def abandonedFolders() -> list[Path]:
     """Return the folders of children whose Slicer is gone; it was killed, or they would have been removed."""
-    from sahlora.processes import process_exists
+    from sahlora.runtime.process import process_exists
 
     found = []
     for folder in sorted(temporaryFolder().glob(f"{FOLDER_PREFIX}*")):

@@ -16,7 +16,7 @@ from slicer.i18n import tr as _
 from SAHLoRACoreLib.settings import modelsFolder
 
 SUFFIX = ".safetensors"
-SHIPPED_FOLDER = Path(__file__).resolve().parents[1] / "sahlora" / "models"
+SHIPPED_FOLDER = Path(__file__).resolve().parents[1] / "sahlora" / "models" / "weights"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")  # what the commands accept
 TORCH_TYPES = {"F32": "torch.float32", "F16": "torch.float16", "BF16": "torch.bfloat16", "I64": "torch.int64"}
 
@@ -146,8 +146,8 @@ def cardText(model: InstalledModel) -> str:
 
 def readModel(path: Path) -> InstalledModel | None:
     """Return what a model file's card says, or None if the file has no card that can be read."""
-    from sahlora.contents import read_contents
     from sahlora.errors import InputError
+    from sahlora.models.header import read_contents
 
     try:
         return _model(path, json.loads(read_contents(path).card))
@@ -160,8 +160,8 @@ def readModel(path: Path) -> InstalledModel | None:
 
 @lru_cache(maxsize=8)
 def _sha256(path: Path, _changed: int) -> str:
-    """Return `sahlora.model.weights_sha256` of a file, the name by which adapters know their base."""
-    from sahlora.contents import read_contents
+    """Return the `weights_sha256` of a file, the name by which adapters know their base."""
+    from sahlora.models.header import read_contents
 
     contents = read_contents(path)
     network = json.loads(contents.card).get("network")

@@ -4,6 +4,6 @@ For research use only, not for diagnosis. Submodules are imported by name (``fro
 so that a command loads only what it needs.
 """
 
-from sahlora.version import __version__
+from sahlora.about import __version__
 
 __all__ = ["__version__"]

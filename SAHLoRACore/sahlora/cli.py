@@ -13,10 +13,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import NoReturn
 
+from sahlora.about import __version__
 from sahlora.errors import ResourceError, SAHLoRAError
-from sahlora.memory import keep_freed_memory
-from sahlora.progress import BarSink, Event, JsonSink, LogSink, Progress, cancellation
-from sahlora.version import __version__
+from sahlora.runtime.memory import keep_freed_memory
+from sahlora.runtime.progress import BarSink, Event, JsonSink, LogSink, Progress, cancellation
 
 COMMANDS = (
     "segment",

@@ -181,7 +181,7 @@ def volumeJobs(logic: Any, volumeNodes: Sequence[Any], settings: SegmentSettings
 def folderJobs(command: Sequence[str], folder: Path, output: Path, settings: SegmentSettings) -> list:
     """Return the jobs that segment every scan of a folder into files of another."""
 
-    from sahlora.scans import scans_in
+    from sahlora.cases.scans import scans_in
 
     def starter(scan: Path, name: str) -> Callable[[], Any]:
         def start() -> FileRun:

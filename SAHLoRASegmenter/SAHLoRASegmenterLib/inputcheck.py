@@ -31,7 +31,7 @@ class InputCheck:
 def inputWarning(volumeNode: Any) -> str:
     """Return why a volume may be no head CT in HU, by the command's own rule, or an empty string."""
     from sahlora.errors import InputError
-    from sahlora.plausibility import require_ct
+    from sahlora.imaging.plausibility import require_ct
 
     if volumeNode.GetAttribute(MAP):
         return _("This is a map made by SAHLoRA. Choose the head CT.")

@@ -145,7 +145,7 @@ class Result:
 
     def largestSlicePosition(self) -> tuple[float, float, float] | None:
         """Return the middle of the outline in the slice of its largest area (world, RAS); None if empty."""
-        from sahlora.geometry import Axes
+        from sahlora.imaging.geometry import Axes
 
         mask, toWorld = self._mask()
         if not mask.any():
@@ -160,7 +160,7 @@ class Result:
 
     def slicePosition(self, number: int) -> tuple[float, float, float]:
         """Return the middle of a slice (world, RAS), counted from below as in the table of areas."""
-        from sahlora.geometry import Axes
+        from sahlora.imaging.geometry import Axes
 
         image, _keepsVoxels = imageInWorld(self.volumeNode)
         toWorld = vtk.vtkMatrix4x4()

@@ -33,8 +33,8 @@ class LiveThreshold:
     """
 
     def __init__(self, result: Result) -> None:
-        from sahlora.geometry import Axes
-        from sahlora.volume import Volume
+        from sahlora.imaging.geometry import Axes
+        from sahlora.imaging.volume import Volume
 
         self._result = result
         self._hasSurface = isShownIn3D(result)
@@ -53,7 +53,7 @@ class LiveThreshold:
 
     def apply(self, threshold: float) -> None:
         """Outline and measure from this probability on."""
-        from sahlora.measurements import measure, remove_small_components
+        from sahlora.report.measurements import measure, remove_small_components
 
         if self._hasSurface:
             showIn3D(self._result, False)

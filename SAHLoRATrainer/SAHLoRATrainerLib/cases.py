@@ -163,7 +163,7 @@ class CaseTable:
         sahlora.errors.InputError
             If the list can't be read.
         """
-        from sahlora.cases import list_cases  # needs NumPy alone
+        from sahlora.cases.manifest import list_cases  # needs NumPy alone
 
         rows = self.rows()
         known = {(row.image, row.label) for row in rows}

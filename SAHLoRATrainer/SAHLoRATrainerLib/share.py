@@ -95,7 +95,7 @@ def contentText(adapter: InstalledModel) -> str:
     sahlora.errors.InputError
         If the file is damaged, or holds more than an adapter.
     """
-    from sahlora.contents import read_contents  # needs no torch
+    from sahlora.models.header import read_contents  # needs no torch
 
     return "\n".join(read_contents(adapter.path).lines())
 
@@ -110,7 +110,7 @@ def exportAdapter(adapter: InstalledModel, path: Path) -> None:
     """
     import shutil
 
-    from sahlora.files import replacing  # needs no torch
+    from sahlora.runtime.files import replacing  # needs no torch
 
     with replacing(path) as temporary:
         shutil.copyfile(adapter.path, temporary)

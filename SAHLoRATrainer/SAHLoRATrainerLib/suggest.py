@@ -137,7 +137,7 @@ class OpenedScan:
 
     def position(self, number: int) -> tuple[float, float, float]:
         """Return the middle of a slice (world, RAS, mm), counted from 1 for the lowest."""
-        from sahlora.geometry import Axes
+        from sahlora.imaging.geometry import Axes
 
         grid = vtk.vtkMatrix4x4()
         self.volumeNode.GetIJKToRASMatrix(grid)

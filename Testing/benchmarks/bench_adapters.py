@@ -28,9 +28,9 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "SAHLoRACore"))
 
-from sahlora.adapters import METHODS, STANDARD, AdapterConfig, adapt, merge
-from sahlora.memory import keep_freed_memory
-from sahlora.networks import MultiViewUNet
+from sahlora.adapters.attach import METHODS, STANDARD, AdapterConfig, adapt, merge
+from sahlora.models.network import MultiViewUNet
+from sahlora.runtime.memory import keep_freed_memory
 
 FULL = "full fine-tuning"
 

@@ -7,7 +7,7 @@ For a simulated head of 512×512×30 and one of 512×512×300 voxels, in one run
 
 - loop: what a first script would do. Every slice is resampled to the model's pixel size and run on its own
   through the network as it is, in float32, and its probabilities are resampled back;
-- sahlora: `sahlora.inference.predict` on axial slices;
+- sahlora: `sahlora.inference.predictor.predict` on axial slices;
 - convolutions: the network's convolutions alone, on the very batches that `predict` runs, in its precision.
   No program that computes these convolutions with PyTorch can be faster.
 
@@ -33,12 +33,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from sahlora.inference import PIXELS_PER_BATCH, InferenceSettings, fold_batch_norm, predict
-from sahlora.memory import keep_freed_memory
-from sahlora.model import Model, find, load_model
-from sahlora.simulation import HeadPhantom, simulate_head
-from sahlora.views import WorkingGrid, pad_to_multiple, window
-from sahlora.volume import Volume
+from sahlora.imaging.volume import Volume
+from sahlora.inference.predictor import PIXELS_PER_BATCH, InferenceSettings, fold_batch_norm, predict
+from sahlora.inference.slicing import WorkingGrid, pad_to_multiple, window
+from sahlora.models.base_model import Model, find, load_model
+from sahlora.runtime.memory import keep_freed_memory
+from sahlora.simulation.head import HeadPhantom, simulate_head
 
 SHAPES = {"512×512×30": (5.0, 0.45, 0.45), "512×512×300": (0.5, 0.45, 0.45)}
 AXIAL = InferenceSettings(views=("axial",))

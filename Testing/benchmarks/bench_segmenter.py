@@ -91,8 +91,8 @@ def write_results(ct: Path, probability: Any, folder: Path) -> tuple[Path, Path]
     """Write what the command would: segmentation and probability map, by its own writers."""
     import SimpleITK as sitk
 
-    from sahlora.outputs import write_label, write_probability
-    from sahlora.volume import Code, Segment
+    from sahlora.imaging.volume import Code, Segment
+    from sahlora.imaging.writers import write_label, write_probability
 
     grid = sitk.ReadImage(str(ct))
     image = sitk.GetImageFromArray(probability)

@@ -14,9 +14,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sahlora.card import INTRACRANIAL_HEMORRHAGE, BaseCard, Description, NetworkSpec, Preprocessing, Target
-from sahlora.model import save_model
-from sahlora.networks import MultiViewUNet
+from sahlora.models.base_model import save_model
+from sahlora.models.card import (
+    INTRACRANIAL_HEMORRHAGE,
+    BaseCard,
+    Description,
+    NetworkSpec,
+    Preprocessing,
+    Target,
+)
+from sahlora.models.network import MultiViewUNet
 
 CORE = Path(__file__).resolve().parents[2] / "SAHLoRACore"
 Spacing = tuple[float, float, float]

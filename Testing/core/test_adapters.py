@@ -16,8 +16,7 @@ import torch.nn.functional as F
 from monai.networks.nets import BasicUNet, DynUNet
 from torch import Tensor, nn
 
-from sahlora.adapter_methods import METHODS, CPLoRA
-from sahlora.adapters import (
+from sahlora.adapters.attach import (
     STANDARD,
     AdapterConfig,
     activate,
@@ -31,8 +30,9 @@ from sahlora.adapters import (
     remove,
     unmerge,
 )
+from sahlora.adapters.methods import METHODS, CPLoRA
 from sahlora.errors import InputError, UsageError
-from sahlora.networks import MultiViewUNet
+from sahlora.models.network import MultiViewUNet
 
 GOLDEN = Path(__file__).parent / "golden" / "adapter_keys.json"
 LORA = [name for name, method in METHODS.items() if not method.dora]
@@ -104,7 +104,7 @@ def test_conv_lora_is_loralibs_convlora() -> None:
 
 @pytest.mark.parametrize("dora", [False, True], ids=["lora", "dora"])
 def test_locon_is_pefts_convolution(dora: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sahlora.adapter_methods import LoCon, Method
+    from sahlora.adapters.methods import LoCon, Method
 
     monkeypatch.setitem(METHODS, "locon-dora", Method(LoCon, dora=True))
     plain = nn.Sequential(nn.Conv2d(6, 8, 3, padding=1)).double()

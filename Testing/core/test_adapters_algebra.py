@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sahlora.adapter_algebra import Reshaped, average, compress, deltas
-from sahlora.adapters import METHODS, STANDARD, AdapterConfig, adapt, collect, load
+from sahlora.adapters.algebra import Reshaped, average, compress, deltas
+from sahlora.adapters.attach import METHODS, STANDARD, AdapterConfig, adapt, collect, load
 from sahlora.errors import UsageError
 
 LORA = [name for name, method in METHODS.items() if not method.dora]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from conftest import events, sahlora
-from sahlora.adapter_plan import STANDARD, AdapterConfig, count_methods, count_parameters
+from sahlora.adapters.config import STANDARD, AdapterConfig, count_methods, count_parameters
 from sahlora.errors import UsageError
-from sahlora.networks import MultiViewUNet
+from sahlora.models.network import MultiViewUNet
 
 
 def test_counts_are_those_of_the_formulas_at_every_rank() -> None:

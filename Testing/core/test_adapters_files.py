@@ -16,7 +16,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from sahlora.adapter_files import (
+from sahlora.adapters.attach import METHODS, STANDARD, AdapterConfig, adapt, collect, disabled
+from sahlora.cli import build_parser
+from sahlora.commands import adapters as command
+from sahlora.errors import InputError, SAHLoRAError, UsageError
+from sahlora.models.adapter_file import (
     Adapter,
     AdapterCard,
     apply_adapter,
@@ -26,14 +30,10 @@ from sahlora.adapter_files import (
     require_base,
     save_adapter,
 )  # fmt: skip
-from sahlora.adapters import METHODS, STANDARD, AdapterConfig, adapt, collect, disabled
-from sahlora.card import SAH, BaseCard, Description, NetworkSpec, Target
-from sahlora.cli import build_parser
-from sahlora.commands import adapters as command
-from sahlora.errors import InputError, SAHLoRAError, UsageError
-from sahlora.model import CARD_KEY, Model, load_model, read_tensors, save_model
-from sahlora.networks import MultiViewUNet
-from sahlora.progress import Progress
+from sahlora.models.base_model import CARD_KEY, Model, load_model, read_tensors, save_model
+from sahlora.models.card import SAH, BaseCard, Description, NetworkSpec, Target
+from sahlora.models.network import MultiViewUNet
+from sahlora.runtime.progress import Progress
 
 SPEC = NetworkSpec(level=1, width=4)
 
@@ -105,8 +105,8 @@ def test_another_process_under_another_seed_gives_the_same_output(base: Model, t
     code = """if True:
         import sys, torch
         from pathlib import Path
-        from sahlora.adapter_files import apply_adapter, read_adapter, require_base
-        from sahlora.model import load_model
+        from sahlora.models.adapter_file import apply_adapter, read_adapter, require_base
+        from sahlora.models.base_model import load_model
         torch.manual_seed(12345)
         folder = Path(sys.argv[1])
         model, adapter = load_model(folder / "b.safetensors"), read_adapter(folder / "a.safetensors")

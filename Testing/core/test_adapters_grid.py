@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from sahlora import adapter_methods
-from sahlora.adapters import METHODS, STANDARD, AdapterConfig, adapt, disabled, merge, unmerge
+from sahlora.adapters import methods as adapter_methods
+from sahlora.adapters.attach import METHODS, STANDARD, AdapterConfig, adapt, disabled, merge, unmerge
 
 ORDINARY = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 TRANSPOSED = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}

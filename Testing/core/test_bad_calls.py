@@ -10,8 +10,8 @@ import pytest
 from conftest import events, random_card, random_network
 from sahlora.cli import main
 from sahlora.errors import ResourceError
-from sahlora.files import require_writable
-from sahlora.model import save_model
+from sahlora.models.base_model import save_model
+from sahlora.runtime.files import require_writable
 from test_finetuning import write_head, write_manifest
 
 A = "anna-image.nii.gz,anna-label.nii.gz"

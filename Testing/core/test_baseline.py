@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sahlora.baseline import brain_threshold, find_brain
-from sahlora.simulation import SITES, HeadPhantom, simulate_head
+from sahlora.evaluation.baseline import brain_threshold, find_brain
+from sahlora.simulation.head import SITES, HeadPhantom, simulate_head
 
 
 def ball_head() -> tuple[np.ndarray, np.ndarray]:

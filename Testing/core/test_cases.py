@@ -13,18 +13,18 @@ import pytest
 import SimpleITK as sitk
 
 from conftest import events, sahlora, simple_head
-from sahlora.card import INTRACRANIAL_HEMORRHAGE
-from sahlora.case_checks import CheckedCase, check_cases
-from sahlora.cases import Case, list_cases, read_manifest, write_manifest
+from sahlora.cases.checks import CheckedCase, check_cases
+from sahlora.cases.folds import assign_folds
+from sahlora.cases.manifest import Case, list_cases, read_manifest, write_manifest
 from sahlora.cli import main
 from sahlora.errors import InputError, UsageError
-from sahlora.folds import assign_folds
-from sahlora.labels import UNKNOWN, read_label
-from sahlora.outputs import write_label
-from sahlora.scanner import Acquisition
-from sahlora.simulated_files import write_dicom_series
-from sahlora.simulation import HeadPhantom, SimulatedHead
-from sahlora.volume import Volume, read_volume
+from sahlora.imaging.labels import UNKNOWN, read_label
+from sahlora.imaging.volume import Volume, read_volume
+from sahlora.imaging.writers import write_label
+from sahlora.models.card import INTRACRANIAL_HEMORRHAGE
+from sahlora.simulation.head import HeadPhantom, SimulatedHead
+from sahlora.simulation.scanner import Acquisition
+from sahlora.simulation.writers import write_dicom_series
 
 SPACING = (4.0, 2.0, 2.0)
 SHAPE = (12, 56, 52)

@@ -17,13 +17,13 @@ import SimpleITK as sitk
 import torch
 
 from conftest import CORE, environment, events, real_data, sahlora, simple_head, start_sahlora
-from sahlora.adapter_files import Adapter, AdapterCard, save_adapter
-from sahlora.adapters import AdapterConfig, adapt, collect
-from sahlora.card import SAH, Target
+from sahlora.adapters.attach import AdapterConfig, adapt, collect
 from sahlora.cli import COMMANDS, build_parser, main
-from sahlora.model import load_model
-from sahlora.simulated_files import write_dicom_series
-from sahlora.simulation import HeadPhantom, simulate_head
+from sahlora.models.adapter_file import Adapter, AdapterCard, save_adapter
+from sahlora.models.base_model import load_model
+from sahlora.models.card import SAH, Target
+from sahlora.simulation.head import HeadPhantom, simulate_head
+from sahlora.simulation.writers import write_dicom_series
 
 SPACING = (4.0, 1.5, 1.2)
 

@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from sahlora.cohort_statistics import (
+from sahlora.evaluation.statistics import (
     agreement,
     auroc,
     auroc_by_patient,

@@ -12,11 +12,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sahlora.adapter_files import read_adapter
 from sahlora.cli import main
-from sahlora.contents import read_contents
 from sahlora.errors import InputError
-from sahlora.model import SHIPPED, load_model
+from sahlora.models.adapter_file import read_adapter
+from sahlora.models.base_model import SHIPPED, load_model
+from sahlora.models.header import read_contents
 
 ADAPTER = SHIPPED / "sah-phantom.safetensors"
 BASE = SHIPPED / "hemorrhage-base.safetensors"

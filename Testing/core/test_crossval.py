@@ -20,26 +20,26 @@ import SimpleITK as sitk
 import torch
 
 from conftest import events, random_card, random_network, simple_head, start_sahlora
-from sahlora.adapter_files import merged_model, read_adapter
-from sahlora.card import Preprocessing
-from sahlora.cases import Case, read_manifest
+from sahlora.cases.manifest import Case, read_manifest
 from sahlora.cli import main
 from sahlora.crossval.claims import Claim, Evidence, examine, examine_controls, judge
+from sahlora.crossval.executors import Ended, LocalProcesses, Task
 from sahlora.crossval.grid import Configuration, LearningRates, make_grid
 from sahlora.crossval.jobs import ADAPTER, ERROR, RESULT, RUN, Job, digest_case, run_job
 from sahlora.crossval.planning import Design, divide, plan_jobs
 from sahlora.crossval.report import FILES, write_report
+from sahlora.crossval.shuffled import shuffle_labels
 from sahlora.crossval.study import Outcome, gather, job_folder, run_jobs
 from sahlora.errors import InputError, SAHLoRAError, UsageError
-from sahlora.evaluation import CaseResult, System, evaluate
-from sahlora.executors import Ended, LocalProcesses, Task
-from sahlora.labels import read_label_map
-from sahlora.metrics import CaseScore
-from sahlora.model import load_model, save_model
-from sahlora.progress import Event, Progress
+from sahlora.evaluation.evaluate import CaseResult, System, evaluate
+from sahlora.evaluation.metrics import CaseScore
+from sahlora.imaging.labels import read_label_map
+from sahlora.models.adapter_file import merged_model, read_adapter
+from sahlora.models.base_model import load_model, save_model
+from sahlora.models.card import Preprocessing
+from sahlora.runtime.progress import Event, Progress
+from sahlora.training.prepared import PreparedCase, prepare_cases
 from sahlora.training.settings import TrainingSettings
-from sahlora.training.shuffled import shuffle_labels
-from sahlora.training.slices import PreparedCase, prepare_cases
 
 CPU = torch.device("cpu")
 SPACING = (4.0, 2.0, 2.0)
@@ -607,7 +607,7 @@ def test_manifest_and_folder_are_needed(capsys: pytest.CaptureFixture[str]) -> N
 def test_the_command_says_what_it_found_and_where(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("sahlora.executors.LocalProcesses", lambda *_: InProcess())
+    monkeypatch.setattr("sahlora.crossval.executors.LocalProcesses", lambda *_: InProcess())
     call = ["crossval", folder / "split.csv", "-o", tmp_path, "--model", folder / "base.safetensors"]
     call += ["--held-out", "--methods", "cp-lora", "--ranks", "2", "--epochs", "1", "--device", "cpu"]
     assert main([*map(str, call), "--progress", "json"]) == 0

@@ -22,11 +22,11 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from sahlora.dicom import choose_series, list_series
-from sahlora.dicom_seg import write_dicom_seg
 from sahlora.errors import InputError
-from sahlora.progress import Progress
-from sahlora.volume import Code, Segment, read_volume
+from sahlora.imaging.dicom_seg import write_dicom_seg
+from sahlora.imaging.dicom_series import choose_series, list_series
+from sahlora.imaging.volume import Code, Segment, read_volume
+from sahlora.runtime.progress import Progress
 
 SEGMENT = Segment(
     "Subarachnoid hemorrhage",

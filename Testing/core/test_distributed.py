@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from conftest import environment, events, random_network
 from sahlora.cli import main
-from sahlora.labels import UNKNOWN
-from sahlora.progress import SILENT
+from sahlora.imaging.labels import UNKNOWN
+from sahlora.runtime.progress import SILENT
 from sahlora.training.distributed import ALONE, Processes
 from sahlora.training.learner import Learner
 from sahlora.training.settings import TrainingSettings

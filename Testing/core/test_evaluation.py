@@ -14,13 +14,11 @@ from matplotlib import image as pictures
 from scipy import stats
 
 from conftest import HU_PREPROCESSING, HUThreshold, events, random_network, sahlora, simple_head
-from sahlora.adapter_files import Adapter, AdapterCard, save_adapter
-from sahlora.adapters import AdapterConfig, adapt, collect
-from sahlora.card import INTRACRANIAL_HEMORRHAGE, Description, Target
-from sahlora.cases import Case
+from sahlora.adapters.attach import AdapterConfig, adapt, collect
+from sahlora.cases.manifest import Case
 from sahlora.cli import main
 from sahlora.errors import Cancelled, InputError
-from sahlora.evaluation import (
+from sahlora.evaluation.evaluate import (
     MEASURES,
     CaseResult,
     Evaluation,
@@ -31,16 +29,18 @@ from sahlora.evaluation import (
     evaluate,
     score_prediction,
 )
-from sahlora.evaluation_report import FILES, write_evaluation
-from sahlora.inference import InferenceSettings, ViewModel
-from sahlora.labels import UNKNOWN
-from sahlora.metrics import CaseScore
-from sahlora.model import load_model
-from sahlora.progress import Event, Progress
-from sahlora.scanner import Acquisition
-from sahlora.simulated_files import write_dicom_series
-from sahlora.simulation import HeadPhantom, SimulatedHead
-from sahlora.volume import Volume
+from sahlora.evaluation.metrics import CaseScore
+from sahlora.evaluation.report import FILES, write_evaluation
+from sahlora.imaging.labels import UNKNOWN
+from sahlora.imaging.volume import Volume
+from sahlora.inference.predictor import InferenceSettings, ViewModel
+from sahlora.models.adapter_file import Adapter, AdapterCard, save_adapter
+from sahlora.models.base_model import load_model
+from sahlora.models.card import INTRACRANIAL_HEMORRHAGE, Description, Target
+from sahlora.runtime.progress import Event, Progress
+from sahlora.simulation.head import HeadPhantom, SimulatedHead
+from sahlora.simulation.scanner import Acquisition
+from sahlora.simulation.writers import write_dicom_series
 
 SPACING = (4.0, 2.0, 2.0)
 SHAPE = (12, 56, 52)

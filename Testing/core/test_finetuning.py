@@ -16,16 +16,16 @@ import torch
 from torch import Tensor, nn
 
 from conftest import CORE, events, random_card, random_network, sahlora, simple_head
-from sahlora.adapter_files import read_adapter
-from sahlora.adapter_plan import AdapterConfig
-from sahlora.adapters import adapt, collect
-from sahlora.card import Description, Preprocessing
-from sahlora.cases import list_cases, read_manifest
+from sahlora.adapters.attach import adapt, collect
+from sahlora.adapters.config import AdapterConfig
+from sahlora.cases.manifest import list_cases, read_manifest
 from sahlora.cli import main
 from sahlora.errors import InputError, ResourceError, SAHLoRAError, UsageError
-from sahlora.metrics import dice
-from sahlora.model import load_model, save_model
-from sahlora.progress import SILENT, Progress
+from sahlora.evaluation.metrics import dice
+from sahlora.models.adapter_file import read_adapter
+from sahlora.models.base_model import load_model, save_model
+from sahlora.models.card import Description, Preprocessing
+from sahlora.runtime.progress import SILENT, Progress
 from sahlora.training.augmentation import augmentation
 from sahlora.training.finetuning import (
     NOT_BETTER,
@@ -36,11 +36,11 @@ from sahlora.training.finetuning import (
     FinetuningPlan,
     finetune,
 )
-from sahlora.training.held_out import Cohort, slice_dice, split_cases
 from sahlora.training.learner import Learner
 from sahlora.training.loop import train
+from sahlora.training.prepared import SliceBatches, prepare_cases
 from sahlora.training.settings import FINETUNING_PRESETS, TrainingSettings
-from sahlora.training.slices import SliceBatches, prepare_cases
+from sahlora.training.validation import Cohort, slice_dice, split_cases
 
 CPU = torch.device("cpu")
 SHIPPED = CORE / "sahlora" / "models" / "hemorrhage-base.safetensors"

@@ -11,16 +11,16 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor, nn
 
 from conftest import HU_PREPROCESSING, HUThreshold, random_network, simple_head
-from sahlora.adapter_files import find_base, merged_model, read_adapter
-from sahlora.card import Preprocessing
 from sahlora.errors import Cancelled, ResourceError, UsageError
-from sahlora.geometry import SliceStack
-from sahlora.inference import InferenceSettings, ViewModel, fold_batch_norm, predict
-from sahlora.model import find
-from sahlora.progress import Event, Progress
-from sahlora.simulation import HeadPhantom, simulate_head
-from sahlora.views import VIEWS
-from sahlora.volume import Volume, read_volume
+from sahlora.imaging.geometry import SliceStack
+from sahlora.imaging.volume import Volume, read_volume
+from sahlora.inference.predictor import InferenceSettings, ViewModel, fold_batch_norm, predict
+from sahlora.inference.slicing import VIEWS
+from sahlora.models.adapter_file import find_base, merged_model, read_adapter
+from sahlora.models.base_model import find
+from sahlora.models.card import Preprocessing
+from sahlora.runtime.progress import Event, Progress
+from sahlora.simulation.head import HeadPhantom, simulate_head
 
 SPACING = (4.0, 1.5, 1.2)
 VOLUME = Volume.from_array(simple_head((20, 56, 64), SPACING), SPACING)

@@ -12,9 +12,9 @@ import pytest
 import SimpleITK as sitk
 
 from sahlora.errors import InputError, ResourceError, UsageError
-from sahlora.geometry import SliceStack
-from sahlora.measurements import bounding_box, measure, remove_small_components, write_csv, write_json
-from sahlora.volume import Volume, read_volume
+from sahlora.imaging.geometry import SliceStack
+from sahlora.imaging.volume import Volume, read_volume
+from sahlora.report.measurements import bounding_box, measure, remove_small_components, write_csv, write_json
 
 SHAPE, SPACING = (10, 40, 30), (5.0, 0.5, 0.8)
 VOXEL_ML = 5.0 * 0.5 * 0.8 / 1000

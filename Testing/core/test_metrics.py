@@ -13,7 +13,7 @@ from monai.metrics import compute_average_surface_distance, compute_dice, comput
 from scipy import ndimage, spatial
 
 from sahlora.errors import InputError
-from sahlora.metrics import (
+from sahlora.evaluation.metrics import (
     CaseScore,
     dice,
     score_case,

@@ -16,19 +16,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from conftest import random_card, random_network, sahlora
-from sahlora import model
-from sahlora.card import (
-    INTRACRANIAL_HEMORRHAGE,
-    SAH,
-    BaseCard,
-    Description,
-    NetworkSpec,
-    Target,
-    decode,
-    encode,
-)
 from sahlora.errors import InputError, SAHLoRAError, UsageError
-from sahlora.model import (
+from sahlora.models import base_model as model
+from sahlora.models.base_model import (
     CARD_KEY,
     copy_to,
     find,
@@ -40,7 +30,17 @@ from sahlora.model import (
     save_model,
     weights_sha256,
 )
-from sahlora.networks import MultiViewUNet, network_from_published
+from sahlora.models.card import (
+    INTRACRANIAL_HEMORRHAGE,
+    SAH,
+    BaseCard,
+    Description,
+    NetworkSpec,
+    Target,
+    decode,
+    encode,
+)
+from sahlora.models.network import MultiViewUNet, network_from_published
 
 
 def error_code(path: Path) -> str:

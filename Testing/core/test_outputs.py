@@ -12,14 +12,14 @@ import pytest
 import SimpleITK as sitk
 
 from sahlora.errors import ResourceError, UsageError
-from sahlora.outputs import (
+from sahlora.imaging.volume import Code, Segment
+from sahlora.imaging.writers import (
     require_image_path,
     require_label_path,
     write_image,
     write_label,
     write_probability,
 )
-from sahlora.volume import Code, Segment
 
 SEGMENT = Segment(
     "Subarachnoid hemorrhage",

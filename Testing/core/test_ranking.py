@@ -23,16 +23,16 @@ from conftest import (
     simple_head,
     start_sahlora,
 )
-from sahlora.card import SAH, Target
+from sahlora.cases.scans import list_scans, scans_in
 from sahlora.cli import main
 from sahlora.errors import UsageError
-from sahlora.inference import CPU, InferenceSettings, predict
-from sahlora.model import Model, save_model
-from sahlora.progress import Progress
-from sahlora.ranking import Ranker, disagreement_score
-from sahlora.scans import list_scans, scans_in
-from sahlora.views import VIEWS
-from sahlora.volume import read_volume
+from sahlora.imaging.volume import read_volume
+from sahlora.inference.predictor import CPU, InferenceSettings, predict
+from sahlora.inference.ranking import Ranker, disagreement_score
+from sahlora.inference.slicing import VIEWS
+from sahlora.models.base_model import Model, save_model
+from sahlora.models.card import SAH, Target
+from sahlora.runtime.progress import Progress
 from test_dicom import write_series
 
 SHAPE, SPACING = (12, 64, 56), (5.0, 3.0, 3.0)

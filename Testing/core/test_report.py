@@ -17,12 +17,12 @@ import SimpleITK as sitk
 from matplotlib import image as pictures
 
 from sahlora.errors import ResourceError
-from sahlora.geometry import SliceStack
-from sahlora.measurements import measure, write_json
-from sahlora.overlay import GAP, HEADER, HEADING, MARGIN, WIDTH, choose_slices
-from sahlora.report import ReportContext, write_overlay, write_page
-from sahlora.views import head_box
-from sahlora.volume import Code, Segment, Volume, read_volume
+from sahlora.imaging.geometry import SliceStack
+from sahlora.imaging.volume import Code, Segment, Volume, read_volume
+from sahlora.inference.slicing import head_box
+from sahlora.report.measurements import measure, write_json
+from sahlora.report.overlay import GAP, HEADER, HEADING, MARGIN, WIDTH, choose_slices
+from sahlora.report.report import ReportContext, write_overlay, write_page
 
 SPACING = (4.0, 1.6, 1.2)
 SEGMENT = Segment(

@@ -14,13 +14,14 @@ import pytest
 import SimpleITK as sitk
 from scipy import ndimage
 
-from sahlora import bleeding, cli, phantom
+from sahlora import cli
 from sahlora.errors import InputError, UsageError
-from sahlora.fields import Ellipsoid, Grid, averaging, resample
-from sahlora.scanner import quantum_noise
-from sahlora.simulated_files import write_dicom_series, write_images
-from sahlora.simulation import SITES, HeadPhantom, SimulatedHead, plan, simulate_head
-from sahlora.volume import read_volume
+from sahlora.imaging.volume import read_volume
+from sahlora.simulation import bleeding, phantom
+from sahlora.simulation.fields import Ellipsoid, Grid, averaging, resample
+from sahlora.simulation.head import SITES, HeadPhantom, SimulatedHead, plan, simulate_head
+from sahlora.simulation.scanner import quantum_noise
+from sahlora.simulation.writers import write_dicom_series, write_images
 
 COARSE = HeadPhantom(seed=1, sah_volume_ml=20, spacing=(5.0, 1.8, 1.8))
 """All tests use head 1: building its anatomy once serves them all."""

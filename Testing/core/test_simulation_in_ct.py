@@ -15,13 +15,12 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from sahlora import cli
-from sahlora.bleed_targets import list_scans
+from sahlora.cases.bleed_targets import list_scans
 from sahlora.errors import InputError, UsageError
-from sahlora.phantom import HEAD
-from sahlora.progress import Progress
-from sahlora.scanner import gantry_grid, place
-from sahlora.simulation import ROOM, SITES, HeadPhantom, SimulatedHead, simulate_head
-from sahlora.simulation_in_ct import (
+from sahlora.imaging.volume import Volume, read_volume
+from sahlora.runtime.progress import Progress
+from sahlora.simulation.head import ROOM, SITES, HeadPhantom, SimulatedHead, simulate_head
+from sahlora.simulation.in_ct import (
     SUSPICIOUS_ML,
     Bleed,
     Patient,
@@ -30,7 +29,8 @@ from sahlora.simulation_in_ct import (
     prepare,
     simulate_bleed,
 )
-from sahlora.volume import Volume, read_volume
+from sahlora.simulation.phantom import HEAD
+from sahlora.simulation.scanner import gantry_grid, place
 
 BLEED = Bleed(seed=1, sah_volume_ml=20, site="acom")
 

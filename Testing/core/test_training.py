@@ -13,20 +13,20 @@ import torch
 from safetensors import safe_open
 
 from conftest import simple_head
-from sahlora.card import INTRACRANIAL_HEMORRHAGE, Description, NetworkSpec, Preprocessing, Target
-from sahlora.cases import read_manifest
+from sahlora.cases.manifest import read_manifest
 from sahlora.errors import InputError, SAHLoRAError, UsageError
-from sahlora.inference import InferenceSettings, predict
-from sahlora.labels import UNKNOWN, UNMARKED
-from sahlora.model import load_model
-from sahlora.progress import Event, Progress
+from sahlora.imaging.labels import UNKNOWN, UNMARKED
+from sahlora.imaging.volume import Volume, read_volume
+from sahlora.inference.predictor import InferenceSettings, predict
+from sahlora.models.base_model import load_model
+from sahlora.models.card import INTRACRANIAL_HEMORRHAGE, Description, NetworkSpec, Preprocessing, Target
+from sahlora.runtime.progress import Event, Progress
 from sahlora.training.augmentation import augmentation
-from sahlora.training.held_out import Cohort
 from sahlora.training.losses import SMALLEST_BLEED, bce_dice_loss, soft_dice_loss, unmarked_loss
+from sahlora.training.prepared import SliceBatches, known_label, prepare_cases, read_label
 from sahlora.training.pretraining import PretrainingPlan, pretrain
 from sahlora.training.settings import PRESETS, TrainingSettings
-from sahlora.training.slices import SliceBatches, known_label, prepare_cases, read_label
-from sahlora.volume import Volume, read_volume
+from sahlora.training.validation import Cohort
 
 SPACING = (4.0, 2.0, 2.0)
 SHAPE = (10, 48, 44)
@@ -372,7 +372,7 @@ def test_one_epoch_of_the_paper_preset_equals_a_plain_loop(
         json.loads(line)["loss"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     ]
 
-    from sahlora.networks import MultiViewUNet, initialize_as_published
+    from sahlora.models.network import MultiViewUNet, initialize_as_published
 
     prepared = prepare_cases(read_manifest(manifest), plan.preprocessing, "axial", tmp_path / "other cache")
     batches = SliceBatches(prepared, plan.preprocessing, 2, (80, 80), 2, augmentation("none"), settings.seed)
@@ -489,6 +489,6 @@ def test_volume_of_the_label_is_kept_in_preparation(manifest: Path, tmp_path: Pa
 
 
 def _box(volume: Volume) -> tuple[slice, slice, slice]:
-    from sahlora.views import head_box
+    from sahlora.inference.slicing import head_box
 
     return head_box(volume.hu, volume.spacing)

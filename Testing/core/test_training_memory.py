@@ -15,11 +15,11 @@ import SimpleITK as sitk
 
 from conftest import environment, simple_head
 from forking import ForkingCommand
-from sahlora.card import Preprocessing
-from sahlora.cases import read_manifest
+from sahlora.cases.manifest import read_manifest
+from sahlora.models.card import Preprocessing
 from sahlora.training.augmentation import augmentation
 from sahlora.training.prefetch import prefetched
-from sahlora.training.slices import SliceBatches, prepare_cases
+from sahlora.training.prepared import SliceBatches, prepare_cases
 from test_finetuning import write_manifest
 
 SHAPE, SPACING = (24, 192, 160), (5.0, 1.0, 1.0)

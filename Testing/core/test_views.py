@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from conftest import simple_head
 from sahlora.errors import InputError, UsageError
-from sahlora.views import (
+from sahlora.inference.slicing import (
     VIEWS,
     Fusion,
     WorkingGrid,

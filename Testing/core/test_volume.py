@@ -13,10 +13,10 @@ import pytest
 import SimpleITK as sitk
 
 from sahlora.errors import InputError
-from sahlora.geometry import SliceStack
-from sahlora.plausibility import CONTRAST_FRACTION, contrast_fraction
-from sahlora.progress import Progress
-from sahlora.volume import Volume, read_volume
+from sahlora.imaging.geometry import SliceStack
+from sahlora.imaging.plausibility import CONTRAST_FRACTION, contrast_fraction
+from sahlora.imaging.volume import Volume, read_volume
+from sahlora.runtime.progress import Progress
 
 SIGNED_PERMUTATIONS = [
     np.eye(3)[:, order] * signs

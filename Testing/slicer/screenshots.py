@@ -137,7 +137,7 @@ def add_head(slicer: Any) -> Any:
     """Simulate a head with 30 mL of subarachnoid blood and add its CT to the scene."""
     import numpy as np
 
-    from sahlora.simulation import HeadPhantom, simulate_head
+    from sahlora.simulation.head import HeadPhantom, simulate_head
 
     head = simulate_head(HeadPhantom(seed=1, sah_volume_ml=30))
     z, y, x = head.settings.spacing

@@ -15,9 +15,9 @@ import pytest
 @pytest.fixture(scope="module")
 def series(tmp_path_factory):
     """A DICOM series of 6 slices of brain, with two pieces of 70 HU."""
-    simulation = pytest.importorskip("sahlora.simulation")
-    from sahlora.scanner import Acquisition
-    from sahlora.simulated_files import write_dicom_series
+    simulation = pytest.importorskip("sahlora.simulation.head")
+    from sahlora.simulation.scanner import Acquisition
+    from sahlora.simulation.writers import write_dicom_series
 
     hu = np.full((6, 40, 48), 30, np.int16)
     hu[:, :4] = -1000

@@ -47,7 +47,7 @@ def test_file_that_is_no_model_is_left_out(folder, content):
 def test_models_folder_is_the_commands_unless_a_setting_moves_it(slicer, monkeypatch, tmp_path):
     from SAHLoRACoreLib.settings import Settings, modelsFolder
 
-    core = pytest.importorskip("sahlora.model")
+    core = pytest.importorskip("sahlora.models.base_model")
     monkeypatch.delenv("SAHLORA_MODELS", raising=False)
 
     assert modelsFolder() == core.models_folder()
@@ -59,9 +59,9 @@ def test_models_folder_is_the_commands_unless_a_setting_moves_it(slicer, monkeyp
 def test_file_written_by_the_core_is_read(slicer, tmp_path):
     from SAHLoRACoreLib.models import readModel
 
-    card = pytest.importorskip("sahlora.card")
-    model = pytest.importorskip("sahlora.model")
-    networks = pytest.importorskip("sahlora.networks")
+    card = pytest.importorskip("sahlora.models.card")
+    model = pytest.importorskip("sahlora.models.base_model")
+    networks = pytest.importorskip("sahlora.models.network")
     path = tmp_path / "base.safetensors"
     target = card.Target(card.INTRACRANIAL_HEMORRHAGE, threshold=0.3)
     model.save_model(path, networks.MultiViewUNet(2, 32), card.BaseCard(card.Description("Base"), target))
@@ -73,9 +73,9 @@ def test_file_written_by_the_core_is_read(slicer, tmp_path):
 def test_adapter_finds_its_base_by_the_same_checksum_as_the_command(folder):
     from SAHLoRACoreLib.models import installedAdapters, readModel
 
-    card = pytest.importorskip("sahlora.card")
-    model = pytest.importorskip("sahlora.model")
-    networks = pytest.importorskip("sahlora.networks")
+    card = pytest.importorskip("sahlora.models.card")
+    model = pytest.importorskip("sahlora.models.base_model")
+    networks = pytest.importorskip("sahlora.models.network")
     target = card.Target(card.INTRACRANIAL_HEMORRHAGE)
     base = card.BaseCard(card.Description("Base"), target)
     model.save_model(folder / "base.safetensors", networks.MultiViewUNet(2, 32), base)

@@ -21,7 +21,7 @@ sys.path.insert(0, {core!r})
 from pathlib import Path
 import SimpleITK as sitk
 from sahlora.errors import SAHLoRAError
-from sahlora.outputs import write_image
+from sahlora.imaging.writers import write_image
 
 resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
 try:

@@ -15,10 +15,11 @@ MAKE_MODEL_AND_HEAD = """
 import sys
 from pathlib import Path
 import SimpleITK as sitk, torch
-from sahlora.card import BaseCard, Description, INTRACRANIAL_HEMORRHAGE, NetworkSpec, Preprocessing, Target
-from sahlora.model import save_model
-from sahlora.networks import MultiViewUNet
-from sahlora.simulation import HeadPhantom, simulate_head
+from sahlora.models.card import BaseCard, Description, INTRACRANIAL_HEMORRHAGE, NetworkSpec
+from sahlora.models.card import Preprocessing, Target
+from sahlora.models.base_model import save_model
+from sahlora.models.network import MultiViewUNet
+from sahlora.simulation.head import HeadPhantom, simulate_head
 
 folder = Path(sys.argv[1])
 torch.manual_seed(0)

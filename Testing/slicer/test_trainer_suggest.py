@@ -18,11 +18,12 @@ MAKE_MODELS = """
 import sys
 from pathlib import Path
 import torch
-from sahlora.adapter_files import Adapter, AdapterCard, save_adapter
-from sahlora.adapters import AdapterConfig, adapt, collect
-from sahlora.card import BaseCard, Description, INTRACRANIAL_HEMORRHAGE, NetworkSpec, Preprocessing, Target
-from sahlora.model import load_model, save_model
-from sahlora.networks import MultiViewUNet
+from sahlora.models.adapter_file import Adapter, AdapterCard, save_adapter
+from sahlora.adapters.attach import AdapterConfig, adapt, collect
+from sahlora.models.card import BaseCard, Description, INTRACRANIAL_HEMORRHAGE, NetworkSpec
+from sahlora.models.card import Preprocessing, Target
+from sahlora.models.base_model import load_model, save_model
+from sahlora.models.network import MultiViewUNet
 
 folder, spec, target = Path(sys.argv[1]), NetworkSpec(level=1, width=4), Target(INTRACRANIAL_HEMORRHAGE)
 torch.manual_seed(1)

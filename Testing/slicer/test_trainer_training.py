@@ -19,9 +19,10 @@ MAKE_MODEL = """
 import sys
 from pathlib import Path
 import torch
-from sahlora.card import BaseCard, Description, INTRACRANIAL_HEMORRHAGE, NetworkSpec, Preprocessing, Target
-from sahlora.model import save_model
-from sahlora.networks import MultiViewUNet
+from sahlora.models.card import BaseCard, Description, INTRACRANIAL_HEMORRHAGE, NetworkSpec
+from sahlora.models.card import Preprocessing, Target
+from sahlora.models.base_model import save_model
+from sahlora.models.network import MultiViewUNet
 
 torch.manual_seed(0)
 target = Target(INTRACRANIAL_HEMORRHAGE, threshold=0.5)

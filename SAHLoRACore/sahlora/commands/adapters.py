@@ -13,13 +13,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sahlora.progress import Progress
+from sahlora.runtime.progress import Progress
 
 if TYPE_CHECKING:
-    from sahlora.adapter_algebra import Fit
-    from sahlora.adapter_files import Adapter
-    from sahlora.card import NetworkSpec
-    from sahlora.model import Model
+    from sahlora.adapters.algebra import Fit
+    from sahlora.models.adapter_file import Adapter
+    from sahlora.models.base_model import Model
+    from sahlora.models.card import NetworkSpec
 
 SUMMARY = "list, show, merge, average, compress and share adapters"
 EXAMPLE = "sahlora adapters show site.safetensors"
@@ -86,8 +86,8 @@ def configure(action: str, parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, progress: Progress) -> None:
     """Do what was asked."""
-    from sahlora.files import require_ending
-    from sahlora.model import SUFFIX
+    from sahlora.models.base_model import SUFFIX
+    from sahlora.runtime.files import require_ending
 
     if (output := getattr(args, "output", None)) is not None:
         require_ending(output, SUFFIX)
@@ -106,8 +106,8 @@ Outcome = tuple[list[str], dict[str, Any]]  # lines for people, values for progr
 
 
 def _list(args: argparse.Namespace) -> Outcome:
-    from sahlora.adapter_files import read_adapter_card
-    from sahlora.model import installed
+    from sahlora.models.adapter_file import read_adapter_card
+    from sahlora.models.base_model import installed
 
     found = [(entry, read_adapter_card(entry.path)) for entry in installed("adapter")]
     lines = [
@@ -120,9 +120,9 @@ def _list(args: argparse.Namespace) -> Outcome:
 
 
 def _count(args: argparse.Namespace) -> Outcome:
-    from sahlora.adapter_plan import count_methods
-    from sahlora.model import find, read_base_card
-    from sahlora.selection import DEFAULT_MODEL
+    from sahlora.adapters.config import count_methods
+    from sahlora.models.base_model import find, read_base_card
+    from sahlora.models.selection import DEFAULT_MODEL
 
     card = read_base_card(find(args.model or DEFAULT_MODEL, "base"))
     network = _network(card.network)
@@ -139,8 +139,8 @@ def _count(args: argparse.Namespace) -> Outcome:
 
 
 def _show(args: argparse.Namespace) -> Outcome:
-    from sahlora.contents import read_contents
-    from sahlora.model import find
+    from sahlora.models.base_model import find
+    from sahlora.models.header import read_contents
 
     adapter, contents = _read(args.adapter), read_contents(find(args.adapter, "adapter"))
     card = adapter.card
@@ -161,7 +161,7 @@ def _show(args: argparse.Namespace) -> Outcome:
 
 def _describe(args: argparse.Namespace) -> Outcome:
     from sahlora.errors import UsageError
-    from sahlora.model import SHIPPED, find
+    from sahlora.models.base_model import SHIPPED, find
 
     path = find(args.adapter, "adapter")
     if not _changes(args):
@@ -175,10 +175,10 @@ def _describe(args: argparse.Namespace) -> Outcome:
 
 
 def _merge(args: argparse.Namespace) -> Outcome:
-    from sahlora.adapter_files import find_base, merged_model
     from sahlora.errors import UsageError
-    from sahlora.files import require_writable
-    from sahlora.model import find, load_model, save_model
+    from sahlora.models.adapter_file import find_base, merged_model
+    from sahlora.models.base_model import find, load_model, save_model
+    from sahlora.runtime.files import require_writable
 
     require_writable(args.output)
     adapter = _read(args.adapter)
@@ -193,7 +193,7 @@ def _merge(args: argparse.Namespace) -> Outcome:
 
 
 def _average(args: argparse.Namespace) -> Outcome:
-    from sahlora.adapter_algebra import average
+    from sahlora.adapters.algebra import average
     from sahlora.errors import UsageError
 
     members = [_read(name) for name in args.adapter]
@@ -219,7 +219,7 @@ def _average(args: argparse.Namespace) -> Outcome:
 
 
 def _compress(args: argparse.Namespace) -> Outcome:
-    from sahlora.adapter_algebra import compress
+    from sahlora.adapters.algebra import compress
 
     adapter = _read(args.adapter)
     network = _network(adapter.card.network)
@@ -237,7 +237,7 @@ def _export(args: argparse.Namespace) -> Outcome:
 
 
 def _import(args: argparse.Namespace) -> Outcome:
-    from sahlora.model import find, install
+    from sahlora.models.base_model import find, install
 
     path = install(args.name or find(args.adapter, "adapter").stem, _changed(args))
     return [f"Installed {path.stem}."], {"name": path.stem, "adapter": str(path)}
@@ -255,9 +255,9 @@ def _changes(args: argparse.Namespace) -> dict[str, Any]:
 
 def _changed(args: argparse.Namespace) -> Callable[[Path], None]:
     """Return what writes the adapter, checked, with what is to change on its card; else a copy."""
-    from sahlora.adapter_files import save_adapter
     from sahlora.errors import UsageError
-    from sahlora.model import copy_to, find
+    from sahlora.models.adapter_file import save_adapter
+    from sahlora.models.base_model import copy_to, find
 
     adapter, changes = _read(args.adapter), _changes(args)
     if changes.get("title") == "":
@@ -271,7 +271,7 @@ def _changed(args: argparse.Namespace) -> Callable[[Path], None]:
 
 
 def _remove(args: argparse.Namespace) -> Outcome:
-    from sahlora.model import remove
+    from sahlora.models.base_model import remove
 
     path = remove(args.adapter, "adapter")
     return [f"Removed {path}."], {"removed": str(path)}
@@ -281,8 +281,8 @@ def _remove(args: argparse.Namespace) -> Outcome:
 
 
 def _read(name: str) -> Adapter:
-    from sahlora.adapter_files import read_adapter
-    from sahlora.model import find
+    from sahlora.models.adapter_file import read_adapter
+    from sahlora.models.base_model import find
 
     return read_adapter(find(name, "adapter"))
 
@@ -291,7 +291,7 @@ def _network(spec: NetworkSpec) -> Any:
     """Return a network of the base's shape; algebra and counting read nothing but shapes."""
     import torch
 
-    from sahlora.networks import MultiViewUNet
+    from sahlora.models.network import MultiViewUNet
 
     with torch.device("meta"):
         return MultiViewUNet(spec.level, spec.width)
@@ -299,7 +299,7 @@ def _network(spec: NetworkSpec) -> Any:
 
 def _write(output: Path, source: Adapter, results: Any, training: dict[str, Any]) -> Outcome:
     """Write the adapter made of another's card and new tensors; tell how well each layer fits."""
-    from sahlora.adapter_files import Adapter, save_adapter
+    from sahlora.models.adapter_file import Adapter, save_adapter
 
     configs = {view: result.config for view, result in results.items()}
     fits: dict[str, dict[str, Fit]] = {view: result.fits for view, result in results.items()}

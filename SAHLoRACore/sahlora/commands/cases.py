@@ -14,10 +14,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sahlora.progress import Progress
+from sahlora.runtime.progress import Progress
 
 if TYPE_CHECKING:
-    from sahlora.case_checks import CheckedCase
+    from sahlora.cases.checks import CheckedCase
 
 SUMMARY = "check annotated cases, divide them into folds, choose what to annotate next"
 EXAMPLE = "sahlora cases check cases.csv"
@@ -79,9 +79,9 @@ def run(args: argparse.Namespace, progress: Progress) -> None:
     if args.action == "rank":
         _rank(args, progress)
         return
-    from sahlora.case_checks import check_cases
-    from sahlora.cases import list_cases
-    from sahlora.files import require_writable
+    from sahlora.cases.checks import check_cases
+    from sahlora.cases.manifest import list_cases
+    from sahlora.runtime.files import require_writable
 
     if args.action == "folds":
         require_writable(args.output)
@@ -94,7 +94,7 @@ def run(args: argparse.Namespace, progress: Progress) -> None:
 
 def _report(args: argparse.Namespace, checked: list[CheckedCase], progress: Progress) -> None:
     """Print what was found; raise if there is any error."""
-    from sahlora.case_checks import require_sound
+    from sahlora.cases.checks import require_sound
 
     listed = [_plain(one) for one in checked]
     if args.progress != "json":
@@ -104,8 +104,8 @@ def _report(args: argparse.Namespace, checked: list[CheckedCase], progress: Prog
 
 
 def _divide(args: argparse.Namespace, checked: list[CheckedCase], progress: Progress) -> None:
-    from sahlora.case_checks import require_sound
-    from sahlora.folds import assign_folds, write_folds
+    from sahlora.cases.checks import require_sound
+    from sahlora.cases.folds import assign_folds, write_folds
 
     require_sound(checked)
     volumes = {one.case.name: one.annotated_ml or 0.0 for one in checked}
@@ -119,13 +119,13 @@ def _divide(args: argparse.Namespace, checked: list[CheckedCase], progress: Prog
 
 def _rank(args: argparse.Namespace, progress: Progress) -> None:
     """Rank scans, write the table, and print it."""
-    from sahlora.devices import choose_device, use_threads
+    from sahlora.cases.scans import list_scans
     from sahlora.errors import UsageError
-    from sahlora.files import require_ending, require_writable
-    from sahlora.ranking import Ranker, as_rows
-    from sahlora.scans import list_scans
-    from sahlora.selection import select_models
-    from sahlora.views import parse_views
+    from sahlora.inference.ranking import Ranker, as_rows
+    from sahlora.inference.slicing import parse_views
+    from sahlora.models.selection import select_models
+    from sahlora.runtime.devices import choose_device, use_threads
+    from sahlora.runtime.files import require_ending, require_writable
 
     progress.stage("checking")
     require_ending(args.output, ".csv", ".json")

@@ -18,7 +18,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sahlora.progress import Progress
+from sahlora.runtime.progress import Progress
 
 if TYPE_CHECKING:
     from sahlora.crossval.planning import Design
@@ -112,7 +112,7 @@ def run(args: argparse.Namespace, progress: Progress) -> None:
     if args.job is None and (args.manifest is None or args.output is None):
         raise UsageError("no-manifest", "MANIFEST and -o FOLDER are needed.", "See sahlora crossval --help.")
 
-    from sahlora.devices import choose_device, use_threads
+    from sahlora.runtime.devices import choose_device, use_threads
 
     use_threads(args.threads)
     device = choose_device(args.device)
@@ -126,13 +126,13 @@ def run(args: argparse.Namespace, progress: Progress) -> None:
 
 
 def _compare(args: argparse.Namespace, progress: Progress) -> None:
+    from sahlora.crossval.executors import LocalProcesses
     from sahlora.crossval.planning import plan_jobs
     from sahlora.crossval.report import FILES, write_report
     from sahlora.crossval.study import gather, run_jobs
-    from sahlora.executors import LocalProcesses
-    from sahlora.files import require_writable
-    from sahlora.model import find, load_model
-    from sahlora.selection import DEFAULT_MODEL
+    from sahlora.models.base_model import find, load_model
+    from sahlora.models.selection import DEFAULT_MODEL
+    from sahlora.runtime.files import require_writable
 
     progress.stage("checking")
     executor = LocalProcesses(args.jobs, args.threads)
@@ -154,8 +154,8 @@ def _design(args: argparse.Namespace) -> Design:
     from sahlora.crossval.grid import DEFAULT_METHODS, LearningRates, make_grid
     from sahlora.crossval.planning import Design
     from sahlora.errors import UsageError
+    from sahlora.inference.slicing import parse_views
     from sahlora.training.settings import FINETUNING_PRESETS, preset
-    from sahlora.views import parse_views
 
     if args.held_out and args.folds is not None:
         raise UsageError("bad-folds", "--folds and --held-out exclude each other.", "Give one of them.")
@@ -182,9 +182,9 @@ def _listed(text: str) -> list[str]:
 
 def _report(folder: Path, outcomes: list[Outcome], progress: Progress, *, shown: bool) -> None:
     """Say what came out; raise if nothing did."""
-    from sahlora.cohort_statistics import summarize
     from sahlora.errors import ResourceError
-    from sahlora.metrics import to_plain
+    from sahlora.evaluation.metrics import to_plain
+    from sahlora.evaluation.statistics import summarize
 
     failed = [failure for outcome in outcomes for failure in outcome.failed]
     dice = {

@@ -12,7 +12,7 @@ import argparse
 import shutil
 from pathlib import Path
 
-from sahlora.progress import Progress
+from sahlora.runtime.progress import Progress
 
 SUMMARY = "simulate a patient, segment it, and show the result"
 EXAMPLE = "sahlora demo demo"
@@ -32,16 +32,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, progress: Progress) -> None:
     """Simulate, segment, compare."""
-    from sahlora.adapter_files import find_base, read_adapter_card
-    from sahlora.baseline import brain_threshold
     from sahlora.commands import segment
-    from sahlora.inference import predict
-    from sahlora.metrics import dice
-    from sahlora.model import find
-    from sahlora.outputs import write_image
-    from sahlora.simulated_files import write_dicom_series
-    from sahlora.simulation import HeadPhantom, simulate_head
-    from sahlora.volume import read_volume
+    from sahlora.evaluation.baseline import brain_threshold
+    from sahlora.evaluation.metrics import dice
+    from sahlora.imaging.volume import read_volume
+    from sahlora.imaging.writers import write_image
+    from sahlora.inference.predictor import predict
+    from sahlora.models.adapter_file import find_base, read_adapter_card
+    from sahlora.models.base_model import find
+    from sahlora.simulation.head import HeadPhantom, simulate_head
+    from sahlora.simulation.writers import write_dicom_series
 
     head = simulate_head(HeadPhantom(seed=args.seed, sah_volume_ml=args.sah_ml), progress)
     out: Path = args.output

@@ -10,12 +10,12 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
-from sahlora.progress import Progress
+from sahlora.runtime.progress import Progress
 
 if TYPE_CHECKING:
     import torch
 
-    from sahlora.volume import Volume
+    from sahlora.imaging.volume import Volume
 
 SUMMARY = "list the devices models can run on, with their speed"
 EXAMPLE = "sahlora devices --json"
@@ -32,7 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, progress: Progress) -> None:
     """Measure every device and list it."""
-    from sahlora.devices import available_devices, describe_device, use_threads
+    from sahlora.runtime.devices import available_devices, describe_device, use_threads
 
     use_threads(args.threads)
     progress.stage("measuring")
@@ -57,9 +57,9 @@ def run(args: argparse.Namespace, progress: Progress) -> None:
 
 def seconds_per_slice(device: torch.device) -> float:
     """Return the time that the shipped model takes for one axial slice of a head, once it has warmed up."""
-    from sahlora.inference import InferenceSettings, ViewModel, predict
-    from sahlora.model import find, load_model
-    from sahlora.views import View
+    from sahlora.inference.predictor import InferenceSettings, ViewModel, predict
+    from sahlora.inference.slicing import View
+    from sahlora.models.base_model import find, load_model
 
     models: dict[View, ViewModel] = {"axial": load_model(find("hemorrhage-base")).for_inference()}
     settings = InferenceSettings(views=("axial",), batch_size=SLICES)
@@ -71,7 +71,7 @@ def _head() -> Volume:
     """Return brain within bone, of the size that heads have."""
     import numpy as np
 
-    from sahlora.volume import Volume
+    from sahlora.imaging.volume import Volume
 
     hu = np.full((SLICES, *HEAD_MM), 1000, np.int16)
     hu[:, 8:-8, 8:-8] = 30

@@ -14,16 +14,16 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sahlora.progress import Progress
+from sahlora.runtime.progress import Progress
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from sahlora.cases import Case
-    from sahlora.evaluation import Evaluation, Keep, System
-    from sahlora.model import Model
-    from sahlora.views import View
-    from sahlora.volume import Volume
+    from sahlora.cases.manifest import Case
+    from sahlora.evaluation.evaluate import Evaluation, Keep, System
+    from sahlora.imaging.volume import Volume
+    from sahlora.inference.slicing import View
+    from sahlora.models.base_model import Model
 
 SUMMARY = "measure how well a model segments annotated cases"
 EXAMPLE = "sahlora evaluate cases.csv -o evaluation --adapter site.safetensors --compare hemorrhage-base"
@@ -62,12 +62,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, progress: Progress) -> None:
     """Evaluate, write the results and report the main ones."""
-    from sahlora.devices import choose_device, use_threads
-    from sahlora.evaluation import evaluate
-    from sahlora.evaluation_report import FILES, write_evaluation
-    from sahlora.files import require_writable
-    from sahlora.inference import InferenceSettings
-    from sahlora.views import parse_views
+    from sahlora.evaluation.evaluate import evaluate
+    from sahlora.evaluation.report import FILES, write_evaluation
+    from sahlora.inference.predictor import InferenceSettings
+    from sahlora.inference.slicing import parse_views
+    from sahlora.runtime.devices import choose_device, use_threads
+    from sahlora.runtime.files import require_writable
 
     progress.stage("checking")
     _check_threshold(args.threshold)
@@ -94,7 +94,7 @@ def _check_threshold(threshold: float | None) -> None:
 
 
 def _cases(args: argparse.Namespace) -> list[Case]:
-    from sahlora.cases import list_cases
+    from sahlora.cases.manifest import list_cases
     from sahlora.errors import InputError
 
     cases = [case for case in list_cases(args.manifest) if case.held_out or not args.held_out]
@@ -107,8 +107,8 @@ def _cases(args: argparse.Namespace) -> list[Case]:
 
 def _chosen(args: argparse.Namespace) -> list[dict[View, Model]]:
     """Load the model and, if asked for, the one it is compared with."""
-    from sahlora.model import card_kind, find, read_card_json
-    from sahlora.selection import select_models
+    from sahlora.models.base_model import card_kind, find, read_card_json
+    from sahlora.models.selection import select_models
 
     chosen = [select_models(args.model, args.adapter)]
     if args.compare:
@@ -126,7 +126,7 @@ def _systems(args: argparse.Namespace, chosen: list[dict[View, Model]]) -> list[
 
 
 def _system(name: str, models: dict[View, Model], threshold: float | None) -> System:
-    from sahlora.evaluation import System
+    from sahlora.evaluation.evaluate import System
 
     main = next(iter(models.values()))
     return System(
@@ -141,7 +141,7 @@ def _outline_writer(args: argparse.Namespace, systems: list[System], chosen: lis
     """Return a function that writes what a model outlines in a case, named so that it can be found again."""
     from urllib.parse import quote
 
-    from sahlora.outputs import write_label
+    from sahlora.imaging.writers import write_label
 
     segments = [next(iter(models.values())).card.target.segment for models in chosen]
 
@@ -165,8 +165,8 @@ def _settings(args: argparse.Namespace) -> dict[str, str]:
 
 
 def _report(args: argparse.Namespace, evaluation: Evaluation, progress: Progress) -> None:
-    from sahlora.evaluation import ALL, by_stratum
-    from sahlora.metrics import to_plain
+    from sahlora.evaluation.evaluate import ALL, by_stratum
+    from sahlora.evaluation.metrics import to_plain
 
     dice = {
         system.name: by_stratum(evaluation.results[system.name])[ALL].measures["dice"]

@@ -24,11 +24,11 @@ from sahlora.commands.training_options import (
     training_settings,
     write_cohort,
 )
-from sahlora.progress import Progress
+from sahlora.runtime.progress import Progress
 
 if TYPE_CHECKING:
-    from sahlora.card import Target
-    from sahlora.model import Model
+    from sahlora.models.base_model import Model
+    from sahlora.models.card import Target
     from sahlora.training.finetuning import Finetuned, FinetuningPlan
 
 SUMMARY = "adapt a model to your own scans"
@@ -78,11 +78,11 @@ def _configure_adapter(group: argparse._ArgumentGroup) -> None:
 
 def run(args: argparse.Namespace, progress: Progress) -> None:
     """Check everything, train, write the adapter and say what was gained."""
-    from sahlora.adapter_plan import count_parameters
-    from sahlora.devices import choose_device, use_threads
-    from sahlora.files import require_ending, require_writable
-    from sahlora.model import SUFFIX, find, load_model
-    from sahlora.selection import DEFAULT_MODEL
+    from sahlora.adapters.config import count_parameters
+    from sahlora.models.base_model import SUFFIX, find, load_model
+    from sahlora.models.selection import DEFAULT_MODEL
+    from sahlora.runtime.devices import choose_device, use_threads
+    from sahlora.runtime.files import require_ending, require_writable
     from sahlora.training.distributed import refuse_several
     from sahlora.training.finetuning import finetune
     from sahlora.training.loop import begin_run, require_run
@@ -106,10 +106,10 @@ def run(args: argparse.Namespace, progress: Progress) -> None:
 
 
 def _plan(args: argparse.Namespace, base: Model) -> FinetuningPlan:
-    from sahlora.adapter_plan import AdapterConfig
+    from sahlora.adapters.config import AdapterConfig
+    from sahlora.inference.slicing import parse_views
     from sahlora.training.finetuning import FinetuningPlan
     from sahlora.training.settings import FINETUNING_PRESETS
-    from sahlora.views import parse_views
 
     return FinetuningPlan(
         read_description(args),
@@ -124,7 +124,7 @@ def _plan(args: argparse.Namespace, base: Model) -> FinetuningPlan:
 def _target(name: str | None, base: Model) -> Target | None:
     from dataclasses import replace
 
-    from sahlora.card import INTRACRANIAL_HEMORRHAGE, SAH
+    from sahlora.models.card import INTRACRANIAL_HEMORRHAGE, SAH
 
     if name is None:
         return None

@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from sahlora.progress import Progress
+from sahlora.runtime.progress import Progress
 
 SUMMARY = "list, show, import and remove base models"
 EXAMPLE = "sahlora models import checkpoint.pt --name site-base --target hemorrhage"
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace, progress: Progress) -> None:
 
 
 def _list(args: argparse.Namespace, progress: Progress) -> None:
-    from sahlora.model import installed, models_folder, read_base_card
+    from sahlora.models.base_model import installed, models_folder, read_base_card
 
     models = [(model, read_base_card(model.path)) for model in installed("base")]
     rows = [
@@ -70,9 +70,9 @@ def _list(args: argparse.Namespace, progress: Progress) -> None:
 
 
 def _show(args: argparse.Namespace, progress: Progress) -> None:
-    from sahlora.card import encode
-    from sahlora.contents import read_contents
-    from sahlora.model import find, load_model
+    from sahlora.models.base_model import find, load_model
+    from sahlora.models.card import encode
+    from sahlora.models.header import read_contents
 
     path = find(args.model, "base")
     model, contents = load_model(path), read_contents(path)
@@ -97,8 +97,8 @@ def _show(args: argparse.Namespace, progress: Progress) -> None:
 
 
 def _import(args: argparse.Namespace, progress: Progress) -> None:
-    from sahlora.card import INTRACRANIAL_HEMORRHAGE, SAH, Target
-    from sahlora.model import SUFFIX, copy_to, import_published, install, load_model, save_model
+    from sahlora.models.base_model import SUFFIX, copy_to, import_published, install, load_model, save_model
+    from sahlora.models.card import INTRACRANIAL_HEMORRHAGE, SAH, Target
 
     name = args.name or args.file.name.split(".")[0]
     if args.file.suffix == SUFFIX:
@@ -114,7 +114,7 @@ def _import(args: argparse.Namespace, progress: Progress) -> None:
 
 
 def _remove(args: argparse.Namespace, progress: Progress) -> None:
-    from sahlora.model import remove
+    from sahlora.models.base_model import remove
 
     path = remove(args.model, "base")
     progress.result(removed=str(path))

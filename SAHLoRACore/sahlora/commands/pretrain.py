@@ -25,7 +25,7 @@ from sahlora.commands.training_options import (
     training_settings,
     write_cohort,
 )
-from sahlora.progress import Progress
+from sahlora.runtime.progress import Progress
 
 if TYPE_CHECKING:
     from sahlora.training.pretraining import PretrainingPlan
@@ -66,9 +66,9 @@ def _configure_network(group: argparse._ArgumentGroup) -> None:
 
 def run(args: argparse.Namespace, progress: Progress) -> None:
     """Check everything, train and write the model."""
-    from sahlora.devices import choose_device, use_threads
-    from sahlora.files import require_ending, require_writable
-    from sahlora.model import SUFFIX
+    from sahlora.models.base_model import SUFFIX
+    from sahlora.runtime.devices import choose_device, use_threads
+    from sahlora.runtime.files import require_ending, require_writable
     from sahlora.training.distributed import joined
     from sahlora.training.loop import begin_run, require_run
     from sahlora.training.pretraining import pretrain
@@ -89,7 +89,7 @@ def run(args: argparse.Namespace, progress: Progress) -> None:
 
 
 def _plan(args: argparse.Namespace) -> PretrainingPlan:
-    from sahlora.card import INTRACRANIAL_HEMORRHAGE, SAH, NetworkSpec, Preprocessing, Target
+    from sahlora.models.card import INTRACRANIAL_HEMORRHAGE, SAH, NetworkSpec, Preprocessing, Target
     from sahlora.training.pretraining import PretrainingPlan
     from sahlora.training.settings import PRESETS
 

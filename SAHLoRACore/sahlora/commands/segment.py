@@ -16,16 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sahlora.progress import Progress
+from sahlora.runtime.progress import Progress
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from sahlora.inference import Prediction
-    from sahlora.measurements import Measurements
-    from sahlora.model import Model
-    from sahlora.views import View
-    from sahlora.volume import Volume
+    from sahlora.imaging.volume import Volume
+    from sahlora.inference.predictor import Prediction
+    from sahlora.inference.slicing import View
+    from sahlora.models.base_model import Model
+    from sahlora.report.measurements import Measurements
 
 SUMMARY = "segment hemorrhage on a head CT"
 EXAMPLE = "sahlora segment head.nii.gz -o label.seg.nrrd --report report.json --overlay overlay.png"
@@ -134,12 +134,12 @@ def run(args: argparse.Namespace, progress: Progress) -> None:
 
 def segment(args: argparse.Namespace, progress: Progress) -> Segmented:
     """Read, segment, measure and write what was asked for."""
-    from sahlora.devices import choose_device, use_threads
-    from sahlora.inference import InferenceSettings, predict
-    from sahlora.measurements import measure, remove_small_components
-    from sahlora.selection import select_models
-    from sahlora.views import parse_views
-    from sahlora.volume import read_volume
+    from sahlora.imaging.volume import read_volume
+    from sahlora.inference.predictor import InferenceSettings, predict
+    from sahlora.inference.slicing import parse_views
+    from sahlora.models.selection import select_models
+    from sahlora.report.measurements import measure, remove_small_components
+    from sahlora.runtime.devices import choose_device, use_threads
 
     progress.stage("checking")
     _check_arguments(args)
@@ -178,8 +178,8 @@ def segment(args: argparse.Namespace, progress: Progress) -> Segmented:
 def _check_arguments(args: argparse.Namespace) -> None:
     """Refuse what can't work before anything takes time."""
     from sahlora.errors import UsageError
-    from sahlora.files import require_ending, require_writable
-    from sahlora.outputs import require_image_path, require_label_path
+    from sahlora.imaging.writers import require_image_path, require_label_path
+    from sahlora.runtime.files import require_ending, require_writable
 
     if args.threshold is not None and not 0 < args.threshold < 1:
         raise UsageError(
@@ -236,8 +236,8 @@ def _require_dicom(args: argparse.Namespace, volume: Volume) -> None:
 
 def _write_volumes(args: argparse.Namespace, volume: Volume, found: Segmented) -> None:
     """Write label map, probabilities and DICOM SEG; for irregular slices also the CT on the label's grid."""
-    from sahlora.dicom_seg import write_dicom_seg
-    from sahlora.outputs import write_image, write_label, write_probability
+    from sahlora.imaging.dicom_seg import write_dicom_seg
+    from sahlora.imaging.writers import write_image, write_label, write_probability
 
     segment = found.model.card.target.segment
     write_label(volume.to_grid(found.label, label=True), args.output, segment)
@@ -260,8 +260,8 @@ def _write_reports(args: argparse.Namespace, volume: Volume, found: Segmented, t
     """Write the reports that were asked for."""
     if not (args.report or args.csv or args.overlay or args.page):
         return
-    from sahlora.measurements import write_csv, write_json
-    from sahlora.report import ReportContext, write_overlay, write_page
+    from sahlora.report.measurements import write_csv, write_json
+    from sahlora.report.report import ReportContext, write_overlay, write_page
 
     context = ReportContext(
         segment=found.model.card.target.segment,
@@ -298,7 +298,7 @@ def _settings(args: argparse.Namespace, prediction: Prediction, threshold: float
 
 def _weights(text: str | None) -> dict[View, float] | None:
     from sahlora.errors import UsageError
-    from sahlora.views import parse_views
+    from sahlora.inference.slicing import parse_views
 
     if text is None:
         return None

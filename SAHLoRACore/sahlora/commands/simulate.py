@@ -19,13 +19,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sahlora.progress import Progress
+from sahlora.runtime.progress import Progress
 
 if TYPE_CHECKING:
-    from sahlora.bleed_targets import Scan
-    from sahlora.simulation import HeadPhantom, SimulatedHead
-    from sahlora.simulation_in_ct import Bleed, SimulatedBleed
-    from sahlora.volume import Volume
+    from sahlora.cases.bleed_targets import Scan
+    from sahlora.imaging.volume import Volume
+    from sahlora.simulation.head import HeadPhantom, SimulatedHead
+    from sahlora.simulation.in_ct import Bleed, SimulatedBleed
 
 SUMMARY = "simulate subarachnoid blood of a known volume, in phantoms or real head CT"
 EXAMPLE = "sahlora simulate phantoms --sah-ml 20 --site acom --seed 1"
@@ -73,10 +73,10 @@ def _spacing(text: str) -> tuple[float, float, float]:
 
 def run(args: argparse.Namespace, progress: Progress) -> None:
     """Simulate and write each case."""
-    from sahlora.cases import MANIFEST_NAME
+    from sahlora.cases.manifest import MANIFEST_NAME
     from sahlora.errors import InputError, UsageError
-    from sahlora.files import require_writable
-    from sahlora.tables import write_table
+    from sahlora.runtime.files import require_writable
+    from sahlora.runtime.tables import write_table
 
     folder: Path = args.output
     if args.count is not None and args.count < 1:
@@ -141,7 +141,7 @@ def _heads(args: argparse.Namespace, progress: Progress) -> Iterable[Written]:
 
 def _head_settings(args: argparse.Namespace) -> list[HeadPhantom]:
     """Return the settings of every head, volumes and sites drawn where the user leaves them open."""
-    from sahlora.simulation import HeadPhantom, draw_volume_and_site
+    from sahlora.simulation.head import HeadPhantom, draw_volume_and_site
 
     cases = []
     for seed in range(args.seed, args.seed + (args.count or 1)):
@@ -156,7 +156,7 @@ def _simulate(settings: HeadPhantom, drawn: bool, progress: Progress) -> Simulat
     from dataclasses import replace
 
     from sahlora.errors import UsageError
-    from sahlora.simulation import simulate_head
+    from sahlora.simulation.head import simulate_head
 
     try:
         return simulate_head(settings, progress)
@@ -168,8 +168,8 @@ def _simulate(settings: HeadPhantom, drawn: bool, progress: Progress) -> Simulat
 
 def _write_head(head: SimulatedHead, folder: Path, file_format: str) -> dict[str, str]:
     """Write one head and return its row of the manifest."""
-    from sahlora.outputs import write_image
-    from sahlora.simulated_files import SLICE_NAME, write_dicom_series, write_images, write_truth
+    from sahlora.imaging.writers import write_image
+    from sahlora.simulation.writers import SLICE_NAME, write_dicom_series, write_images, write_truth
 
     name = f"sim-{head.settings.seed:04d}"
     image, label = f"{name}_ct", f"{name}_mask"
@@ -198,10 +198,10 @@ def _bleeds(args: argparse.Namespace, progress: Progress) -> Iterable[Written]:
 
     In a cohort, a scan that can't be used is passed over with a warning.
     """
-    from sahlora.bleed_targets import list_scans
+    from sahlora.cases.bleed_targets import list_scans
     from sahlora.errors import InputError
-    from sahlora.simulation_in_ct import bleed_that_fits, prepare, simulate_bleed
-    from sahlora.volume import read_volume
+    from sahlora.imaging.volume import read_volume
+    from sahlora.simulation.in_ct import bleed_that_fits, prepare, simulate_bleed
 
     scans = list_scans(args.into)
     cohort = args.count is not None or len(scans) > 1
@@ -234,7 +234,7 @@ def _bleed_settings(args: argparse.Namespace, seed: int, cohort: bool) -> Bleed:
     """Return one bleed's settings, drawn in a cohort where the user leaves them open."""
     from dataclasses import replace
 
-    from sahlora.simulation_in_ct import Bleed
+    from sahlora.simulation.in_ct import Bleed
 
     given = {
         "sah_volume_ml": args.sah_ml,
@@ -248,8 +248,8 @@ def _bleed_settings(args: argparse.Namespace, seed: int, cohort: bool) -> Bleed:
 
 def _write_bleed(simulated: SimulatedBleed, volume: Volume, scan: Scan, folder: Path) -> dict[str, str]:
     """Write one bleed and return its row of the manifest."""
-    from sahlora.outputs import write_image
-    from sahlora.simulated_files import write_truth
+    from sahlora.imaging.writers import write_image
+    from sahlora.simulation.writers import write_truth
 
     name = f"{scan.name}-{simulated.settings.seed:04d}"
     image, label = f"{name}_ct.nii.gz", f"{name}_mask.nii.gz"

@@ -6,12 +6,12 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sahlora.progress import Progress
+from sahlora.runtime.progress import Progress
 
 if TYPE_CHECKING:
-    from sahlora.card import Description
-    from sahlora.training.held_out import Cohort
+    from sahlora.models.card import Description
     from sahlora.training.settings import TrainingSettings
+    from sahlora.training.validation import Cohort
 
 COHORT_NAME = "cases.csv"
 CHANGES = (
@@ -98,9 +98,9 @@ def read_description(args: argparse.Namespace) -> Description:
     """
     from dataclasses import replace
 
-    from sahlora.card import Description, decode
     from sahlora.errors import InputError
-    from sahlora.model import SUFFIX
+    from sahlora.models.base_model import SUFFIX
+    from sahlora.models.card import Description, decode
 
     description = Description(args.output.name.removesuffix(SUFFIX))
     if args.description is not None:
@@ -129,7 +129,7 @@ def write_cohort(run: Path, cohort: Cohort) -> None:
     """Write who is trained on and who is held out into the folder of a run, as a list of cases."""
     from dataclasses import replace
 
-    from sahlora.cases import write_manifest
+    from sahlora.cases.manifest import write_manifest
 
     cases = [replace(case, held_out=False) for case in cohort.training]
     write_manifest(run / COHORT_NAME, cases + [replace(case, held_out=True) for case in cohort.held_out])
@@ -140,8 +140,8 @@ def read_cohort(args: argparse.Namespace, seed: int, unless_said: int | None, pr
 
     Where neither says anything, so many patients as `unless_said`; None is a fifth.
     """
-    from sahlora.cases import read_manifest
-    from sahlora.training.held_out import Cohort, require_blood, split_cases
+    from sahlora.cases.manifest import read_manifest
+    from sahlora.training.validation import Cohort, require_blood, split_cases
 
     cases = read_manifest(args.manifest)
     if args.held_out is None:

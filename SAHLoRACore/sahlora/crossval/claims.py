@@ -15,12 +15,12 @@ from typing import Literal
 
 import numpy as np
 
-from sahlora.adapter_plan import STANDARD
-from sahlora.cohort_statistics import FEWEST_PAIRS, mean_interval, rank_correlation
+from sahlora.adapters.config import STANDARD
 from sahlora.crossval.grid import NONE, SHUFFLED, THRESHOLD, Configuration
 from sahlora.crossval.study import Outcome
 from sahlora.crossval.summary import dice_test, paired_dice
-from sahlora.evaluation import patient_values
+from sahlora.evaluation.evaluate import patient_values
+from sahlora.evaluation.statistics import FEWEST_PAIRS, mean_interval, rank_correlation
 
 Verdict = Literal["supported", "not supported", "cannot be said", "not examined"]
 

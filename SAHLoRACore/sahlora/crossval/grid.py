@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from sahlora.adapter_methods import METHODS
-from sahlora.adapter_plan import STANDARD, AdapterConfig
+from sahlora.adapters.config import STANDARD, AdapterConfig
+from sahlora.adapters.methods import METHODS
 from sahlora.errors import UsageError
 from sahlora.training.settings import TrainingSettings
 
@@ -23,7 +23,7 @@ class Configuration:
     Parameters
     ----------
     method : str
-        ``none``: the base as it is. ``threshold``: `sahlora.baseline.brain_threshold`, no network at all.
+        ``none``: the base as it is. ``threshold``: `sahlora.evaluation.baseline.brain_threshold`, no network.
         ``standard`` or an adapter: trained. ``shuffled-`` before one of these: trained the same way on labels
         that belong to other slices, a control.
     rank : int, optional

@@ -13,24 +13,24 @@ from typing import Any
 
 import torch
 
-from sahlora.adapter_files import merged_model
-from sahlora.adapter_plan import count_parameters
-from sahlora.card import Description
-from sahlora.cases import FILE_COLUMNS, Case
+from sahlora.about import __version__
+from sahlora.adapters.config import count_parameters
+from sahlora.cases.manifest import FILE_COLUMNS, Case
 from sahlora.crossval.grid import NONE, THRESHOLD, Configuration
+from sahlora.crossval.shuffled import shuffle_labels
 from sahlora.errors import InputError
-from sahlora.evaluation import CaseResult, Failure, System, ThresholdSystem, evaluate
-from sahlora.files import replacing
-from sahlora.inference import InferenceSettings
-from sahlora.metrics import CaseScore, to_plain
-from sahlora.model import Model, load_model
-from sahlora.progress import SILENT, Progress
+from sahlora.evaluation.evaluate import CaseResult, Failure, System, ThresholdSystem, evaluate
+from sahlora.evaluation.metrics import CaseScore, to_plain
+from sahlora.inference.predictor import InferenceSettings
+from sahlora.inference.slicing import View
+from sahlora.models.adapter_file import merged_model
+from sahlora.models.base_model import Model, load_model
+from sahlora.models.card import Description
+from sahlora.runtime.files import replacing
+from sahlora.runtime.progress import SILENT, Progress
 from sahlora.training.finetuning import FinetuningPlan, finetune
-from sahlora.training.held_out import Cohort
 from sahlora.training.settings import TrainingSettings
-from sahlora.training.shuffled import shuffle_labels
-from sahlora.version import __version__
-from sahlora.views import View
+from sahlora.training.validation import Cohort
 
 FORMAT_VERSION = 1
 JOB, RESULT, ERROR, ADAPTER, LOG, RUN = (

@@ -6,17 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sahlora.case_checks import check_cases, require_sound
-from sahlora.cases import Case, read_manifest
+from sahlora.cases.checks import check_cases, require_sound
+from sahlora.cases.folds import assign_folds
+from sahlora.cases.manifest import Case, read_manifest
 from sahlora.crossval.grid import Configuration, LearningRates
 from sahlora.crossval.jobs import Fold, Job, digest_case, identify, trainable_parameters
 from sahlora.errors import InputError
-from sahlora.folds import assign_folds
-from sahlora.model import Model
-from sahlora.progress import SILENT, Progress
-from sahlora.training.held_out import Cohort, split_cases
+from sahlora.inference.slicing import View
+from sahlora.models.base_model import Model
+from sahlora.runtime.progress import SILENT, Progress
 from sahlora.training.settings import TrainingSettings
-from sahlora.views import View
+from sahlora.training.validation import Cohort, split_cases
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from sahlora.adapter_plan import STANDARD
-from sahlora.cohort_statistics import Summary
+from sahlora.adapters.config import STANDARD
+from sahlora.cases.folds import NOTHING, STRATA
 from sahlora.crossval.grid import NONE, THRESHOLD, Configuration
 from sahlora.crossval.summary import Comparison
-from sahlora.evaluation import ALL
-from sahlora.evaluation_plots import QUIET, Axes, tidy, to_png
-from sahlora.folds import NOTHING, STRATA
+from sahlora.evaluation.evaluate import ALL
+from sahlora.evaluation.plots import QUIET, Axes, tidy, to_png
+from sahlora.evaluation.statistics import Summary
 
 COLORS = {
     "lora-c": "#0072b2", "conv-lora": "#009e73", "cp-lora": "#d55e00", "dora-c": "#56b4e9",

@@ -13,19 +13,19 @@ from typing import Any
 
 import numpy as np
 
-from sahlora.cohort_statistics import FEWEST_PAIRS, PairedTest, Summary, summarize
+from sahlora.cases.folds import NOTHING, STRATA
 from sahlora.crossval import plots
 from sahlora.crossval.claims import LEVEL, MARGIN, Claim, examine, examine_controls
 from sahlora.crossval.planning import Design
 from sahlora.crossval.study import Outcome
 from sahlora.crossval.summary import Comparison, compare_outcomes
-from sahlora.evaluation import ALL, CaseResult, case_values
-from sahlora.files import write_bytes
-from sahlora.folds import NOTHING, STRATA
-from sahlora.metrics import to_plain
-from sahlora.model import Model
-from sahlora.page import bullets, caption, facts, figures, image, render, section, sentences
-from sahlora.tables import UNDEFINED, mean_and_n, number, p_value, write_table
+from sahlora.evaluation.evaluate import ALL, CaseResult, case_values
+from sahlora.evaluation.metrics import to_plain
+from sahlora.evaluation.statistics import FEWEST_PAIRS, PairedTest, Summary, summarize
+from sahlora.models.base_model import Model
+from sahlora.report.page import bullets, caption, facts, figures, image, render, section, sentences
+from sahlora.runtime.files import write_bytes
+from sahlora.runtime.tables import UNDEFINED, mean_and_n, number, p_value, write_table
 
 FORMAT, FORMAT_VERSION = "sahlora-crossval", 1
 PICTURES = {

@@ -8,16 +8,16 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from sahlora.cohort_statistics import summarize
+from sahlora.crossval.executors import Executor, Task
 from sahlora.crossval.grid import Configuration
 from sahlora.crossval.jobs import ERROR, LOG, Job, JobResult, read_result, write_job
 from sahlora.errors import SAHLoRAError
-from sahlora.evaluation import CaseResult
-from sahlora.executors import Executor, Task
-from sahlora.files import replacing
-from sahlora.model import Model
-from sahlora.progress import SILENT, Event, Progress
-from sahlora.training.slices import prepare_cases
+from sahlora.evaluation.evaluate import CaseResult
+from sahlora.evaluation.statistics import summarize
+from sahlora.models.base_model import Model
+from sahlora.runtime.files import replacing
+from sahlora.runtime.progress import SILENT, Event, Progress
+from sahlora.training.prepared import prepare_cases
 
 JOBS, CACHE = "jobs", "cache"
 TRAINING_PART = 0.8
@@ -83,7 +83,7 @@ def run_jobs(
     executor : Executor
         Where they run.
     device : str
-        As `sahlora.devices.choose_device` takes it.
+        As `sahlora.runtime.devices.choose_device` takes it.
 
     Raises
     ------

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sahlora.adapter_plan import STANDARD
-from sahlora.cohort_statistics import PairedTest, paired_test
+from sahlora.adapters.config import STANDARD
 from sahlora.crossval.grid import NONE, Configuration
 from sahlora.crossval.study import Outcome
-from sahlora.evaluation import by_stratum, patient_values
-from sahlora.metrics import CohortScore
+from sahlora.evaluation.evaluate import by_stratum, patient_values
+from sahlora.evaluation.metrics import CohortScore
+from sahlora.evaluation.statistics import PairedTest, paired_test
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,21 +11,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sahlora.adapter_files import Adapter, AdapterCard, merged_model, require_strength, save_adapter
-from sahlora.adapter_plan import STANDARD, AdapterConfig, count_parameters
-from sahlora.adapters import adapt, collect
-from sahlora.card import Description, Plain, Target
-from sahlora.cohort_statistics import FEWEST_PAIRS, Summary, summarize
-from sahlora.files import replacing
-from sahlora.inference import PIXELS_PER_BATCH
-from sahlora.model import Model
-from sahlora.progress import SILENT, Progress
-from sahlora.training.held_out import Cohort, slice_dice, volume_dice
+from sahlora.about import __version__
+from sahlora.adapters.attach import adapt, collect
+from sahlora.adapters.config import STANDARD, AdapterConfig, count_parameters
+from sahlora.evaluation.statistics import FEWEST_PAIRS, Summary, summarize
+from sahlora.inference.predictor import PIXELS_PER_BATCH
+from sahlora.inference.slicing import View
+from sahlora.models.adapter_file import Adapter, AdapterCard, merged_model, require_strength, save_adapter
+from sahlora.models.base_model import Model
+from sahlora.models.card import Description, Plain, Target
+from sahlora.runtime.files import replacing
+from sahlora.runtime.progress import SILENT, Progress
 from sahlora.training.loop import TrainingState, cache_of, train
+from sahlora.training.prepared import SliceBatches, count_slices, prepare_cases
 from sahlora.training.settings import FINETUNING_PRESETS, TrainingSettings
-from sahlora.training.slices import SliceBatches, count_slices, prepare_cases
-from sahlora.version import __version__
-from sahlora.views import View
+from sahlora.training.validation import Cohort, slice_dice, volume_dice
 
 NOT_BETTER = "On the held-out cases the adapted model is not better than its base."
 OPTIMISTIC = "The held-out cases also chose the epoch, so that their Dice is optimistic."

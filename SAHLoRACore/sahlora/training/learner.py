@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sahlora.devices import is_out_of_memory, runs_bf16
 from sahlora.errors import ResourceError
-from sahlora.progress import Progress
+from sahlora.runtime.devices import is_out_of_memory, runs_bf16
+from sahlora.runtime.progress import Progress
 from sahlora.training.distributed import ALONE, Processes, join_norms
 from sahlora.training.losses import LOSSES, unmarked_loss
 from sahlora.training.settings import TrainingSettings

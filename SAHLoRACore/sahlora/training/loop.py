@@ -21,13 +21,13 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from sahlora.errors import Cancelled, InputError
-from sahlora.files import TEMPORARY, replacing, require_writable
-from sahlora.progress import Progress
+from sahlora.runtime.files import TEMPORARY, replacing, require_writable
+from sahlora.runtime.progress import Progress
 from sahlora.training.distributed import ALONE, Processes
 from sahlora.training.learner import Learner
 from sahlora.training.prefetch import prefetched
+from sahlora.training.prepared import SliceBatches
 from sahlora.training.settings import TrainingSettings
-from sahlora.training.slices import SliceBatches
 
 SAVING_SHARE = 0.02
 """Of the time of training, spent on saving states, so that a kill costs little more than the present step."""

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sahlora.labels import UNKNOWN, UNMARKED
+from sahlora.imaging.labels import UNKNOWN, UNMARKED
 from sahlora.training.settings import Loss
 
 DICE_SMOOTHING = 1e-5

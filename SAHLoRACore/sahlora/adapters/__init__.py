@@ -1,0 +1,1 @@
+"""LoRA and DoRA adapters on any network of convolutions."""

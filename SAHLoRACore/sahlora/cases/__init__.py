@@ -1,0 +1,1 @@
+"""Annotated cases: lists of them, checks, splits and folds."""

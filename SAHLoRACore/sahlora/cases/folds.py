@@ -1,0 +1,97 @@
+"""Folds of a cross-validation: by patient, drawn with a seed, alike in how much blood they hold."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sahlora.cases.manifest import Case
+from sahlora.errors import UsageError
+from sahlora.evaluation.metrics import STRATA_ML, stratum, stratum_name
+from sahlora.runtime.files import replacing
+
+NOTHING = "0 mL"
+STRATA = (NOTHING, *(stratum_name(*bounds) for bounds in STRATA_ML))
+"""Names of all strata of annotated volume, without blood first."""
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """The fold of one case, from 0; None if it is held out."""
+
+    case: str
+    patient: str
+    annotated_ml: float
+    stratum: str
+    fold: int | None
+
+
+def volume_stratum(annotated_ml: float) -> str:
+    """Name of the stratum of an annotated volume, ``"0 mL"`` if there is none."""
+    return stratum(annotated_ml) if annotated_ml > 0 else NOTHING
+
+
+def assign_folds(
+    cases: Sequence[Case], annotated_ml: Mapping[str, float], folds: int = 3, seed: int = 0
+) -> list[Assignment]:
+    """Assign every case that is not held out to a fold.
+
+    Patients are shuffled within their stratum (the largest of their cases decides) and dealt to the folds in
+    turn, each stratum going on where the one before ended. Folds so differ by at most one patient, in all
+    and in each stratum.
+
+    Parameters
+    ----------
+    cases : sequence of Case
+    annotated_ml : mapping of str to float
+        Annotated volume of each case by name.
+    folds, seed : int
+        Number of folds, seed of the shuffling.
+
+    Raises
+    ------
+    UsageError
+        ``bad-folds`` if there are fewer than two folds, or fewer patients than folds.
+    """
+    patients: dict[str, float] = {}
+    for case in sorted(cases, key=lambda case: case.patient):
+        if not case.held_out:
+            patients[case.patient] = max(patients.get(case.patient, 0.0), annotated_ml[case.name])
+    if not 2 <= folds <= len(patients):
+        raise UsageError(
+            "bad-folds",
+            f"{len(patients)} patients can't make {folds} folds.",
+            f"Give 2 to {len(patients)} folds." if len(patients) > 1 else "Add cases of other patients.",
+        )
+    draw = np.random.default_rng(seed)
+    order = [
+        members[i]
+        for name in STRATA
+        if (members := [p for p, ml in patients.items() if volume_stratum(ml) == name])
+        for i in draw.permutation(len(members))
+    ]
+    fold_of = {patient: place % folds for place, patient in enumerate(order)}
+    return [
+        Assignment(
+            case.name,
+            case.patient,
+            annotated_ml[case.name],
+            volume_stratum(annotated_ml[case.name]),
+            None if case.held_out else fold_of[case.patient],
+        )
+        for case in cases
+    ]
+
+
+def write_folds(path: Path, assignments: Sequence[Assignment]) -> None:
+    """Write one row a case: case, patient, annotated_ml, stratum, fold (empty if held out)."""
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
+        table = csv.writer(stream, lineterminator="\n")
+        table.writerow(("case", "patient", "annotated_ml", "stratum", "fold"))
+        for one in assignments:
+            fold = "" if one.fold is None else one.fold
+            table.writerow((one.case, one.patient, f"{one.annotated_ml:.3f}", one.stratum, fold))

@@ -1,0 +1,1 @@
+"""How well a model segments: measures, statistics, plots, report."""

@@ -1,0 +1,1 @@
+"""Head CT and its labels: geometry, reading, writing, DICOM, plausibility."""

@@ -1,0 +1,271 @@
+"""CT volumes: read a file or a DICOM series, bring it to canonical order, and put results back on its grid.
+
+Canonical order is (z, y, x) with z towards superior, y towards posterior and x towards left, reached by
+permuting and flipping axes only, so that nothing is interpolated and the way back is exact.
+"""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from sahlora.errors import InputError
+from sahlora.imaging.dicom_series import is_dicom
+from sahlora.imaging.dicom_slices import read_series
+from sahlora.imaging.geometry import OUTSIDE_HU, Axes, Grid, SliceStack
+from sahlora.imaging.plausibility import CONTRAST_FRACTION, contrast_fraction, require_ct, require_grid
+from sahlora.runtime.progress import SILENT, Progress
+
+FILE_FORMATS = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
+
+
+@dataclass(frozen=True)
+class Code:
+    """A coded concept, e.g. ``Code("50960005", "SCT", "Hemorrhage")``."""
+
+    value: str
+    scheme: str
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Segment:
+    """What a label outlines: name, color (0 to 255) and terminology."""
+
+    name: str
+    color: tuple[int, int, int]
+    category: Code
+    type: Code
+    region: Code | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """A CT volume in canonical order.
+
+    Parameters
+    ----------
+    hu : np.ndarray
+        int16 (Z, Y, X) in HU, at least -1024.
+    grid : Grid
+        The input's own grid; for slices without one, the even grid that results go to.
+    stack : SliceStack, optional
+        The acquired slices where no even, orthogonal grid holds them (gantry tilt, uneven steps).
+    name : str
+        Stem of the file or folder; never a patient's name.
+    notes : tuple of str
+        Plain sentences on what was found and chosen.
+    identifiers : dict of str
+        Patient name, ID and dates as DICOM has them; empty otherwise.
+    sources : tuple of Path
+        The DICOM file of each stored slice; empty otherwise.
+    """
+
+    hu: np.ndarray
+    grid: Grid
+    stack: SliceStack | None = None
+    name: str = ""
+    notes: tuple[str, ...] = ()
+    identifiers: dict[str, str] = field(default_factory=dict)
+    sources: tuple[Path, ...] = ()
+
+    @classmethod
+    def from_array(cls, hu: np.ndarray, spacing: tuple[float, float, float], name: str = "") -> Volume:
+        """Make a volume of a canonical (Z, Y, X) array with spacing (z, y, x) in mm."""
+        grid = Grid(
+            hu.shape[::-1], tuple(spacing[::-1]), (0.0,) * 3, (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+        )
+        return cls(np.asarray(hu, np.int16), grid, name=name)
+
+    @property
+    def is_regular(self) -> bool:
+        """Whether the voxels lie on an even, orthogonal grid."""
+        return self.stack is None
+
+    @property
+    def axes(self) -> Axes:
+        """How stored and canonical order are related; the same for acquired slices and even grid."""
+        return self.grid.axes
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Spacing (z, y, x) in mm; z is the median slice step where steps are uneven."""
+        z, y, x = self.grid.canonical_spacing
+        return (z if self.stack is None else float(np.median(self.stack.steps))), y, x
+
+    @property
+    def slice_thickness(self) -> np.ndarray:
+        """(Z,) slab in mm each slice stands for, along the slice normal."""
+        if self.stack is None:
+            return np.full(self.hu.shape[0], self.spacing[0])
+        return self.stack.thickness[::-1].copy() if 0 in self.axes.flipped else self.stack.thickness
+
+    @property
+    def voxel_ml(self) -> np.ndarray:
+        """(Z,) volume in mL of one voxel of each slice."""
+        _, y, x = self.spacing
+        return self.slice_thickness * (y * x / 1000.0)
+
+    def to_grid(self, array: np.ndarray, *, label: bool) -> sitk.Image:
+        """Put a canonical array on the input's own grid, or on the even grid where the slices have none.
+
+        Parameters
+        ----------
+        array : np.ndarray
+            (Z, Y, X). A label is a mask: what is not 0 belongs to it.
+        label : bool
+            True gives uint8 0 and 1; where slices are resampled, 1 if at least half of the interpolation
+            weight is inside. False keeps the type, and gives float32 where slices are resampled (0 outside).
+        """
+        stored = self.axes.to_stored(np.asarray(array))
+        if label:
+            stored = stored != 0
+        if self.stack is not None:
+            stored = self.stack.to_even(stored, 0.0)
+            if label:
+                stored = stored >= 0.5
+        return self.grid.image(stored.astype(np.uint8) if label else stored)
+
+    def rectified(self) -> Volume:
+        """Return the CT on the even, orthogonal grid: itself if it already is, else interpolated linearly."""
+        if self.stack is None:
+            return self
+        even = np.rint(self.stack.to_even(self.axes.to_stored(self.hu), OUTSIDE_HU)).astype(np.int16)
+        hu = np.ascontiguousarray(self.axes.to_canonical(even))
+        return Volume(hu, self.grid, name=self.name, notes=self.notes, identifiers=self.identifiers)
+
+    def from_rectified(self, array: np.ndarray) -> np.ndarray:
+        """Bring a canonical array on the even grid, e.g. probabilities, back to the acquired slices."""
+        if self.stack is None:
+            return array
+        return np.ascontiguousarray(self.axes.to_canonical(self.stack.from_even(self.axes.to_stored(array))))
+
+
+def read_volume(path: Path | str, *, series: str | None = None, progress: Progress = SILENT) -> Volume:
+    """Read a head CT from NIfTI, NRRD, MetaImage or DICOM.
+
+    Parameters
+    ----------
+    path : Path
+        A file, or a folder with DICOM series (of a DICOM file, its series in its folder).
+    series : str, optional
+        Which series of a DICOM folder; without it the one that
+        `sahlora.imaging.dicom_series.choose_series` prefers.
+
+    Raises
+    ------
+    InputError
+        ``not-found``, ``unreadable``, ``unsupported-format``, ``not-3d``, ``too-few-slices``,
+        ``bad-geometry``, ``not-finite``, ``constant``, ``not-ct``, ``unsupported-slices``,
+        or those of `sahlora.imaging.dicom_slices.read_series`.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise InputError("not-found", f"There is no file or folder {path}.", "Check the path.")
+    progress.stage("reading")
+    ending = file_format(path)
+    if ending is None or path.is_dir():
+        volume, contrast = _read_dicom(path, series, progress)
+    else:
+        volume, contrast = _read_file(path, path.name[: -len(ending)]), False
+    require_ct(volume.hu, str(path))
+    contrast = contrast or contrast_fraction(volume.hu, volume.spacing) > CONTRAST_FRACTION
+    progress.update(1.0)
+    if not contrast:
+        return volume
+    note = "This seems to be CT with contrast agent: enhanced vessels look like blood."
+    progress.warning("contrast", note, "Use the non-contrast series.")
+    return replace(volume, notes=(*volume.notes, note))
+
+
+def file_format(path: Path) -> str | None:
+    """Return the ending of a volume file that can be read, e.g. ``".nii.gz"``, or None."""
+    return next(
+        (e for e in sorted(FILE_FORMATS, key=len, reverse=True) if path.name.lower().endswith(e)), None
+    )
+
+
+def _read_dicom(path: Path, series: str | None, progress: Progress) -> tuple[Volume, bool]:
+    if path.is_file() and not is_dicom(path):
+        raise InputError(
+            "unsupported-format",
+            f"{path} is in no format that can be read.",
+            f"Use {', '.join(FILE_FORMATS)} or DICOM.",
+        )
+    found = read_series(path, series, progress)
+    grid = found.stack.even_grid
+    hu = _canonical(found.planes, (len(found.planes), *found.stack.shape), grid.axes, str(path))
+    require_grid(grid, hu.shape, str(path))
+    even = found.stack.is_even
+    if not even and grid.axes.order[0] != 0:
+        raise InputError(
+            "unsupported-slices",
+            f"{path} has uneven or tilted slices that are not axial.",
+            "Use an axial series.",
+        )
+    name = path.name if path.is_dir() else path.stem
+    return Volume(
+        hu, grid, None if even else found.stack, name, found.notes, found.identifiers, found.files
+    ), found.contrast  # fmt: skip
+
+
+def _read_file(path: Path, name: str) -> Volume:
+    image = _load(path)
+    grid = Grid(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
+    stored = sitk.GetArrayViewFromImage(image)
+    require_grid(grid, grid.axes.to_canonical(stored).shape, str(path))
+    return Volume(_canonical(stored, stored.shape, grid.axes, str(path)), grid, name=name)
+
+
+def _load(path: Path) -> sitk.Image:
+    """Read a file whose header says it is one gray 3D image, and that is complete."""
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+        size = reader.GetSize()
+        if reader.GetNumberOfComponents() != 1:
+            raise InputError(
+                "not-3d", f"{path} has {reader.GetNumberOfComponents()} values a voxel.", "Use a plain CT."
+            )
+        if len([n for n in size[3:] if n != 1]) or len(size) < 3:
+            shape = " x ".join(map(str, size))
+            raise InputError("not-3d", f"{path} is not one 3D volume but {shape}.", "Save one 3D volume.")
+        if file_format(path) in (".nii", ".nii.gz"):
+            _require_complete(path, reader)
+        reader.SetExtractSize([*size[:3], *[0] * (len(size) - 3)])
+        return reader.Execute()
+    except (RuntimeError, OSError, EOFError, zlib.error) as error:
+        raise InputError(
+            "unreadable", f"{path} can't be read.", "It may be damaged: copy or export it again."
+        ) from error
+
+
+def _require_complete(path: Path, reader: sitk.ImageFileReader) -> None:
+    """Raise EOFError for a NIfTI file that ends early, which the library would pad with zeros."""
+    voxels = int(np.prod(reader.GetSize()))
+    expected = float(reader.GetMetaData("vox_offset")) + voxels * int(reader.GetMetaData("bitpix")) / 8
+    length = path.stat().st_size
+    if path.suffix.lower() == ".gz":
+        length = 0
+        with gzip.open(path) as stream:
+            while block := stream.read(1 << 22):
+                length += len(block)
+    if length < expected:
+        raise EOFError(f"{length} of {expected:.0f} bytes")
+
+
+def _canonical(planes: Iterable[np.ndarray], shape: tuple[int, ...], axes: Axes, what: str) -> np.ndarray:
+    """Copy stored planes of any type into a contiguous canonical int16 array, one by one."""
+    hu = np.empty(tuple(shape[axis] for axis in axes.order), np.int16)
+    for target, plane in zip(axes.to_stored(hu), planes, strict=True):
+        if not np.isfinite(plane).all():
+            raise InputError("not-finite", f"{what} has voxels that are not numbers.", "Export the CT again.")
+        target[...] = np.clip(np.rint(plane), OUTSIDE_HU, 32767)
+    return hu

@@ -1,0 +1,1 @@
+"""Multi-view inference over a volume, and the ranking of scans by it."""

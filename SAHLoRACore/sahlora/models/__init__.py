@@ -1,0 +1,1 @@
+"""Base models and adapters as files: card, header, tensors, network, and which are installed."""

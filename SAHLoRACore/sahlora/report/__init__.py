@@ -1,0 +1,1 @@
+"""What is told of one result: measurements, picture, page."""

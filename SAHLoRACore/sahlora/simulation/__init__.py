@@ -1,0 +1,1 @@
+"""Simulated hemorrhage with exact truth, in simulated heads and in real head CT."""
