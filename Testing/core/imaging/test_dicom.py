@@ -12,16 +12,13 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
-from pydicom.dataset import FileMetaDataset
 from pydicom.uid import (
-    CTImageStorage,
-    ExplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGLSLossless,
     RLELossless,
-    generate_uid,
 )
 
+from helpers import SLICE_SHAPE, plane, write_series, write_slice
 from sahlora.errors import InputError
 from sahlora.imaging.dicom_seg import write_dicom_seg
 from sahlora.imaging.dicom_series import choose_series, list_series
@@ -35,78 +32,6 @@ SEGMENT = Segment(
     Code("50960005", "SCT", "Hemorrhage"),
     Code("35951006", "SCT", "Subarachnoid space"),
 )
-SHAPE = (40, 48)
-
-
-def plane(k: int, seed: int = 0) -> np.ndarray:
-    """Draw slice k of a head: brain, bone shell, air, with noise that makes every slice unlike the others."""
-    y, x = np.meshgrid(*(np.linspace(-1.2, 1.2, n) for n in SHAPE), indexing="ij")
-    radius = np.hypot(x, y)
-    noise = np.random.default_rng((seed, k)).normal(0, 8, SHAPE)
-    hu = np.where(radius < 0.9, 35 + noise, np.where(radius < 1.0, 1200, -1000))
-    hu[0, 0] = k
-    return np.rint(hu).astype(np.int16)
-
-
-def tags(**changes) -> dict:
-    return {
-        "SOPClassUID": CTImageStorage,
-        "StudyInstanceUID": "1.2.3.1",
-        "SeriesInstanceUID": "1.2.3.1.2",
-        "FrameOfReferenceUID": "1.2.3.1.9",
-        "Modality": "CT",
-        "SeriesNumber": 2,
-        "SeriesDescription": "HEAD 5mm",
-        "ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"],
-        "ConvolutionKernel": "H31s",
-        "PatientName": "Doe^Jane",
-        "PatientID": "4711",
-        "PatientBirthDate": "19500102",
-        "PatientSex": "F",
-        "StudyDate": "20200304",
-        "StudyTime": "101112",
-        "StudyID": "1",
-        "AccessionNumber": "",
-        "ReferringPhysicianName": "",
-        "ImageOrientationPatient": [1, 0, 0, 0, 1, 0],
-        "PixelSpacing": [0.9, 0.8],
-        "RescaleSlope": 1,
-        "RescaleIntercept": -1024,
-        **changes,
-    }
-
-
-def write_slice(path: Path, hu: np.ndarray, position, syntax=ExplicitVRLittleEndian, **changes) -> Path:
-    values = tags(**changes)
-    image = pydicom.Dataset()
-    for name, value in values.items():
-        if value is not None:
-            setattr(image, name, value)
-    image.SOPInstanceUID = changes.get("SOPInstanceUID", generate_uid(entropy_srcs=[str(path)]))
-    image.ImagePositionPatient = [round(float(p), 6) for p in position]
-    image.Rows, image.Columns = hu.shape
-    image.SamplesPerPixel, image.PhotometricInterpretation = 1, "MONOCHROME2"
-    image.BitsAllocated, image.BitsStored, image.HighBit, image.PixelRepresentation = 16, 16, 15, 0
-    stored = np.rint((hu.astype(float) - values["RescaleIntercept"]) / values["RescaleSlope"])
-    image.PixelData = np.clip(stored, 0, 65535).astype("<u2").tobytes()
-    image["PixelData"].VR = "OW"
-    image.file_meta = FileMetaDataset()
-    image.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    if syntax != ExplicitVRLittleEndian:
-        image.compress(syntax, generate_instance_uid=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image.save_as(path, enforce_file_format=True)
-    return path
-
-
-def write_series(folder: Path, z, tilt: float = 0.0, name="{k:03}.dcm", **changes) -> list[Path]:
-    """Write slices at positions z along the table, leaning by the gantry's tilt in degrees."""
-    cosine, sine = np.cos(np.radians(tilt)), np.sin(np.radians(tilt))
-    changes.setdefault("ImageOrientationPatient", [1, 0, 0, 0, round(cosine, 7), round(-sine, 7)])
-    return [
-        write_slice(folder / name.format(k=k), plane(k), (-20, -18, position), **changes)
-        for k, position in enumerate(z)
-    ]
 
 
 def marker_order(volume) -> list[int]:
@@ -160,7 +85,7 @@ def test_a_coronal_series_comes_to_canonical_order(tmp_path):
             tmp_path / f"{k}", plane(k), (-20, 5.0 * k, 18), ImageOrientationPatient=[1, 0, 0, 0, 0, -1]
         )
     volume = read_volume(tmp_path)
-    assert volume.hu.shape == (SHAPE[0], 20, SHAPE[1])
+    assert volume.hu.shape == (SLICE_SHAPE[0], 20, SLICE_SHAPE[1])
     assert volume.hu[-1, :, 0].tolist() == list(range(20))
     assert volume.spacing == pytest.approx((0.9, 5.0, 0.8))
 

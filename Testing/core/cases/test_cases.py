@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from conftest import events, sahlora, simple_head
+from helpers import events, sahlora, simple_head
 from sahlora.cases.checks import CheckedCase, check_cases
 from sahlora.cases.folds import assign_folds
 from sahlora.cases.manifest import Case, list_cases, read_manifest, write_manifest

@@ -9,13 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from conftest import environment, random_card, random_network
+from helpers import environment, random_card, random_network, write_head, write_manifest
 from sahlora.models.base_model import save_model
 from sahlora.models.card import Preprocessing
 from sahlora.training.augmentation import augmentation
 from sahlora.training.prefetch import prefetched
 from sahlora.training.prepared import PreparedCase, SliceBatches
-from test_finetuning import write_head, write_manifest
 
 WITHOUT_NETWORK = """
 import socket, sys

@@ -12,7 +12,7 @@ import SimpleITK as sitk
 import torch
 from safetensors import safe_open
 
-from conftest import simple_head
+from helpers import simple_head
 from sahlora.cases.manifest import read_manifest
 from sahlora.errors import InputError, SAHLoRAError, UsageError
 from sahlora.imaging.labels import UNKNOWN, UNMARKED

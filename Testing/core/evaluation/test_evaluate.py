@@ -13,7 +13,7 @@ import SimpleITK as sitk
 from matplotlib import image as pictures
 from scipy import stats
 
-from conftest import HU_PREPROCESSING, HUThreshold, events, random_network, sahlora, simple_head
+from helpers import HU_PREPROCESSING, HUThreshold, events, random_network, sahlora, simple_head
 from sahlora.adapters.attach import AdapterConfig, adapt, collect
 from sahlora.cases.manifest import Case
 from sahlora.cli import main

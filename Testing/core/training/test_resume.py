@@ -13,11 +13,10 @@ import pytest
 import SimpleITK as sitk
 from safetensors import safe_open
 
-from conftest import environment, random_card, random_network, simple_head
 from forking import ForkingCommand
+from helpers import environment, random_card, random_network, simple_head, write_head, write_manifest
 from sahlora.models.base_model import save_model
 from sahlora.runtime.files import TEMPORARY
-from test_finetuning import write_head, write_manifest
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL and no fork on Windows")
 

@@ -10,7 +10,7 @@ import torch
 from scipy.spatial.transform import Rotation
 from torch import Tensor, nn
 
-from conftest import HU_PREPROCESSING, HUThreshold, random_network, simple_head
+from helpers import HU_PREPROCESSING, HUThreshold, random_network, simple_head
 from sahlora.errors import Cancelled, ResourceError, UsageError
 from sahlora.imaging.geometry import SliceStack
 from sahlora.imaging.volume import Volume, read_volume

@@ -12,14 +12,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from conftest import environment, events, random_network
+from helpers import environment, events, random_network, write_head, write_manifest
 from sahlora.cli import main
 from sahlora.imaging.labels import UNKNOWN
 from sahlora.runtime.progress import SILENT
 from sahlora.training.distributed import ALONE, Processes
 from sahlora.training.learner import Learner
 from sahlora.training.settings import TrainingSettings
-from test_finetuning import write_head, write_manifest
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="torchrun's gloo needs a POSIX system here")
 
@@ -61,7 +60,7 @@ def finish(process: subprocess.Popen[str]) -> list[dict]:
 # before it one step in float64, whose gradients they write.
 TWO = f"""
 import sys
-sys.path.insert(0, {str(Path(__file__).parent)!r})
+sys.path[:0] = [{str(Path(__file__).parent)!r}, {str(Path(__file__).parents[1])!r}]
 import sahlora.training.learner as learner
 import sahlora.training.pretraining as pretraining
 from sahlora.cli import main

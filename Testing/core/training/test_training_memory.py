@@ -13,14 +13,13 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from conftest import environment, simple_head
 from forking import ForkingCommand
+from helpers import environment, simple_head, write_manifest
 from sahlora.cases.manifest import read_manifest
 from sahlora.models.card import Preprocessing
 from sahlora.training.augmentation import augmentation
 from sahlora.training.prefetch import prefetched
 from sahlora.training.prepared import SliceBatches, prepare_cases
-from test_finetuning import write_manifest
 
 SHAPE, SPACING = (24, 192, 160), (5.0, 1.0, 1.0)
 

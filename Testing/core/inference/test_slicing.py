@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conftest import simple_head
+from helpers import simple_head
 from sahlora.errors import InputError, UsageError
 from sahlora.inference.slicing import (
     VIEWS,

@@ -15,13 +15,14 @@ from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 from torch import Tensor, nn
 
-from conftest import (
+from helpers import (
     events,
     random_card,
     random_network,
     sahlora,
     simple_head,
     start_sahlora,
+    write_series,
 )
 from sahlora.cases.scans import list_scans, scans_in
 from sahlora.cli import main
@@ -33,7 +34,6 @@ from sahlora.inference.slicing import VIEWS
 from sahlora.models.base_model import Model, save_model
 from sahlora.models.card import SAH, Target
 from sahlora.runtime.progress import Progress
-from test_dicom import write_series
 
 SHAPE, SPACING = (12, 64, 56), (5.0, 3.0, 3.0)
 VOXEL_ML = float(np.prod(SPACING)) / 1000

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from conftest import events, random_card, random_network
+from helpers import events, random_card, random_network, write_head, write_manifest
 from sahlora.cli import main
 from sahlora.errors import ResourceError
 from sahlora.models.base_model import save_model
 from sahlora.runtime.files import require_writable
-from test_finetuning import write_head, write_manifest
 
 A = "anna-image.nii.gz,anna-label.nii.gz"
 HEADER = "case,image,label\n"

@@ -72,7 +72,7 @@ def test_label_is_read_back_equal_in_the_same_place(tmp_path, ending):
 CHILD = """
 import sys; sys.path[:0] = sys.argv[1].split("|")
 from pathlib import Path
-import test_outputs as t
+import test_writers as t
 for ending in t.FORMATS:
     t.write_label(t.blob(), Path(sys.argv[2]) / f"a{ending}", t.SEGMENT)
 """

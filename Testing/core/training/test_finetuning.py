@@ -15,7 +15,15 @@ import SimpleITK as sitk
 import torch
 from torch import Tensor, nn
 
-from conftest import CORE, events, random_card, random_network, sahlora, simple_head
+from helpers import (
+    CORE,
+    events,
+    random_card,
+    random_network,
+    sahlora,
+    write_head,
+    write_manifest,
+)
 from sahlora.adapters.attach import adapt, collect
 from sahlora.adapters.config import AdapterConfig
 from sahlora.cases.manifest import list_cases, read_manifest
@@ -43,32 +51,10 @@ from sahlora.training.settings import FINETUNING_PRESETS, TrainingSettings
 from sahlora.training.validation import Cohort, slice_dice, split_cases
 
 CPU = torch.device("cpu")
-SHIPPED = CORE / "sahlora" / "models" / "hemorrhage-base.safetensors"
-SPACING = (4.0, 2.0, 2.0)
-FAINTER_HU = 25  # lesions of 45 HU in brain of 30 HU: too faint for the shipped base
+SHIPPED = CORE / "sahlora" / "models" / "weights" / "hemorrhage-base.safetensors"
 QUICK = TrainingSettings(
     epochs=2, batch_size=4, learning_rate=1e-2, weight_decay=0.0, augmentation="none", crop=None
 )
-
-
-def write_head(folder: Path, name: str, *, blood: bool = True) -> dict[str, str]:
-    """Write a simple head with faint lesions and their label; return its row of the manifest."""
-    hu = simple_head((8, 40, 36), SPACING)
-    lesions = (hu > 50) & (hu < 90)
-    hu[lesions] -= FAINTER_HU if blood else 40
-    for kind, array in (("image", hu), ("label", (lesions & blood).astype(np.uint8))):
-        image = sitk.GetImageFromArray(array)
-        image.SetSpacing(SPACING[::-1])
-        sitk.WriteImage(image, str(folder / f"{name}-{kind}.nii.gz"))
-    return {"case": name, "image": f"{name}-image.nii.gz", "label": f"{name}-label.nii.gz"}
-
-
-def write_manifest(path: Path, rows: list[dict[str, str]]) -> Path:
-    with path.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, sorted({key for row in rows for key in row}))
-        writer.writeheader()
-        writer.writerows(rows)
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from conftest import random_card, random_network, sahlora
+from helpers import random_card, random_network, sahlora
 from sahlora.errors import InputError, SAHLoRAError, UsageError
 from sahlora.models import base_model as model
 from sahlora.models.base_model import (

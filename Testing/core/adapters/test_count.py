@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from conftest import events, sahlora
+from helpers import events, sahlora
 from sahlora.adapters.config import STANDARD, AdapterConfig, count_methods, count_parameters
 from sahlora.errors import UsageError
 from sahlora.models.network import MultiViewUNet

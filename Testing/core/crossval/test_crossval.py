@@ -19,7 +19,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from conftest import events, random_card, random_network, simple_head, start_sahlora
+from helpers import events, random_card, random_network, simple_head, start_sahlora
 from sahlora.cases.manifest import Case, read_manifest
 from sahlora.cli import main
 from sahlora.crossval.claims import Claim, Evidence, examine, examine_controls, judge

@@ -95,7 +95,7 @@ def test_the_whole_grid_holds_every_promise() -> None:
 
 
 def test_the_method_of_the_documentation_holds_every_promise(monkeypatch: pytest.MonkeyPatch) -> None:
-    page = (Path(__file__).parents[2] / "Docs" / "adding-an-adapter.md").read_text(encoding="utf-8")
+    page = (Path(__file__).resolve().parents[3] / "Docs" / "adding-an-adapter.md").read_text(encoding="utf-8")
     monkeypatch.setattr(adapter_methods, "METHODS", dict(METHODS))
     for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
         exec(code, vars(adapter_methods))  # as if written there

@@ -16,7 +16,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from conftest import CORE, environment, events, real_data, sahlora, simple_head, start_sahlora
+from helpers import CORE, environment, events, real_data, sahlora, simple_head, start_sahlora
 from sahlora.adapters.attach import AdapterConfig, adapt, collect
 from sahlora.cli import COMMANDS, build_parser, main
 from sahlora.models.adapter_file import Adapter, AdapterCard, save_adapter

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 MODULES = ("SAHLoRACore", "SAHLoRASegmenter", "SAHLoRATrainer")
 INDEX_FIELDS = {
     "$schema": str,
