@@ -23,9 +23,9 @@ from sahlora.cases.manifest import read_manifest
 from sahlora.evaluation.metrics import dice
 from sahlora.evaluation.statistics import paired_test, summarize
 from sahlora.imaging.labels import read_label
+from sahlora.imaging.planes import View
 from sahlora.imaging.volume import Volume, read_volume
 from sahlora.inference.predictor import InferenceSettings, predict
-from sahlora.inference.slicing import View
 from sahlora.models.base_model import Model
 from sahlora.models.selection import select_models
 

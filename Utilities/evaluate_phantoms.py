@@ -18,7 +18,8 @@ from sahlora.evaluation.statistics import summarize
 from sahlora.imaging.volume import Volume
 from sahlora.inference.predictor import predict
 from sahlora.models.adapter_file import find_base, merged_model, read_adapter
-from sahlora.models.base_model import Model, find
+from sahlora.models.base_model import Model
+from sahlora.models.registry import find
 from sahlora.simulation.head import SITES, HeadPhantom, simulate_head
 
 VOLUMES_ML = (20.0, 40.0, 80.0, 10.0)

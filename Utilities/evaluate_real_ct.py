@@ -37,7 +37,8 @@ from sahlora.evaluation.metrics import dice
 from sahlora.evaluation.statistics import auroc_by_patient, summarize
 from sahlora.imaging.volume import Volume, read_volume
 from sahlora.inference.predictor import predict
-from sahlora.models.base_model import Model, find, load_model, save_model
+from sahlora.models.base_model import Model, load_model, save_model
+from sahlora.models.registry import find
 from sahlora.models.selection import select_models
 from sahlora.report.measurements import measure
 from sahlora.report.report import ReportContext, write_overlay

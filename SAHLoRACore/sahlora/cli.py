@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from sahlora.about import __version__
 from sahlora.errors import ResourceError, SAHLoRAError
-from sahlora.runtime.memory import keep_freed_memory
+from sahlora.runtime.process import keep_freed_memory
 from sahlora.runtime.progress import BarSink, Event, JsonSink, LogSink, Progress, cancellation
 
 COMMANDS = (

@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "SAHLoRACore"))
 
 from sahlora.adapters.attach import METHODS, STANDARD, AdapterConfig, adapt, merge
 from sahlora.models.network import MultiViewUNet
-from sahlora.runtime.memory import keep_freed_memory
+from sahlora.runtime.process import keep_freed_memory
 
 FULL = "full fine-tuning"
 

@@ -36,8 +36,9 @@ from torch import nn
 from sahlora.imaging.volume import Volume
 from sahlora.inference.predictor import PIXELS_PER_BATCH, InferenceSettings, fold_batch_norm, predict
 from sahlora.inference.slicing import WorkingGrid, pad_to_multiple, window
-from sahlora.models.base_model import Model, find, load_model
-from sahlora.runtime.memory import keep_freed_memory
+from sahlora.models.base_model import Model, load_model
+from sahlora.models.registry import find
+from sahlora.runtime.process import keep_freed_memory
 from sahlora.simulation.head import HeadPhantom, simulate_head
 
 SHAPES = {"512×512×30": (5.0, 0.45, 0.45), "512×512×300": (0.5, 0.45, 0.45)}

@@ -91,7 +91,7 @@ def write_results(ct: Path, probability: Any, folder: Path) -> tuple[Path, Path]
     """Write what the command would: segmentation and probability map, by its own writers."""
     import SimpleITK as sitk
 
-    from sahlora.imaging.volume import Code, Segment
+    from sahlora.imaging.terminology import Code, Segment
     from sahlora.imaging.writers import write_label, write_probability
 
     grid = sitk.ReadImage(str(ct))

@@ -41,20 +41,22 @@ from torch import Tensor, nn
 from sahlora.adapters.attach import METHODS, adapt
 from sahlora.adapters.config import STANDARD, AdapterConfig
 from sahlora.cases.manifest import Case
-from sahlora.models.base_model import Model, find, load_model
+from sahlora.cases.split import Cohort
+from sahlora.models.base_model import Model, load_model
 from sahlora.models.card import Description
+from sahlora.models.registry import find
 from sahlora.runtime.devices import choose_device, describe_device, runs_bf16, use_threads
-from sahlora.runtime.memory import keep_freed_memory
+from sahlora.runtime.process import keep_freed_memory
 from sahlora.runtime.progress import SILENT, Progress
 from sahlora.simulation.head import HeadPhantom, simulate_head
 from sahlora.simulation.writers import write_images
+from sahlora.training.batches import SliceBatches
 from sahlora.training.finetuning import FinetuningPlan, finetune
 from sahlora.training.learner import Learner
 from sahlora.training.losses import LOSSES
 from sahlora.training.prefetch import prefetched
-from sahlora.training.prepared import SliceBatches, prepare_cases
+from sahlora.training.prepared import prepare_cases
 from sahlora.training.settings import FINETUNING_PRESETS
-from sahlora.training.validation import Cohort
 
 SETTINGS = FINETUNING_PRESETS["default"]
 SLICES = 30

@@ -19,14 +19,8 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 from torch import Tensor, nn
 
-from sahlora.models.card import (
-    INTRACRANIAL_HEMORRHAGE,
-    BaseCard,
-    Description,
-    NetworkSpec,
-    Preprocessing,
-    Target,
-)
+from sahlora.imaging.terminology import INTRACRANIAL_HEMORRHAGE
+from sahlora.models.card import BaseCard, Description, NetworkSpec, Preprocessing, Target
 from sahlora.models.network import MultiViewUNet
 
 ROOT = Path(__file__).resolve().parents[2]

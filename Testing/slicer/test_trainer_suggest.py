@@ -20,7 +20,8 @@ from pathlib import Path
 import torch
 from sahlora.models.adapter_file import Adapter, AdapterCard, save_adapter
 from sahlora.adapters.attach import AdapterConfig, adapt, collect
-from sahlora.models.card import BaseCard, Description, INTRACRANIAL_HEMORRHAGE, NetworkSpec
+from sahlora.models.card import BaseCard, Description, NetworkSpec
+from sahlora.imaging.terminology import INTRACRANIAL_HEMORRHAGE
 from sahlora.models.card import Preprocessing, Target
 from sahlora.models.base_model import load_model, save_model
 from sahlora.models.network import MultiViewUNet

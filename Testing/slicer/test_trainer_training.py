@@ -19,7 +19,8 @@ MAKE_MODEL = """
 import sys
 from pathlib import Path
 import torch
-from sahlora.models.card import BaseCard, Description, INTRACRANIAL_HEMORRHAGE, NetworkSpec
+from sahlora.models.card import BaseCard, Description, NetworkSpec
+from sahlora.imaging.terminology import INTRACRANIAL_HEMORRHAGE
 from sahlora.models.card import Preprocessing, Target
 from sahlora.models.base_model import save_model
 from sahlora.models.network import MultiViewUNet

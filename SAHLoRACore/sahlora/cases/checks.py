@@ -17,9 +17,9 @@ from scipy import ndimage
 from sahlora.cases.manifest import Case
 from sahlora.errors import InputError
 from sahlora.imaging.geometry import Grid
+from sahlora.imaging.head import BONE_HU, TISSUE_HU, head_box
 from sahlora.imaging.labels import UNKNOWN, LabelMap, known_label, listed, read_label_map
 from sahlora.imaging.volume import Volume, read_volume
-from sahlora.inference.slicing import BONE_HU, TISSUE_HU, head_box
 from sahlora.runtime.progress import SILENT, Progress
 
 Severity = Literal["error", "warning", "note"]

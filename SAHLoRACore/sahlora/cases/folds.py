@@ -10,13 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from sahlora.cases.manifest import Case
+from sahlora.cases.strata import STRATA, volume_stratum
 from sahlora.errors import UsageError
-from sahlora.evaluation.metrics import STRATA_ML, stratum, stratum_name
 from sahlora.runtime.files import replacing
-
-NOTHING = "0 mL"
-STRATA = (NOTHING, *(stratum_name(*bounds) for bounds in STRATA_ML))
-"""Names of all strata of annotated volume, without blood first."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +24,6 @@ class Assignment:
     annotated_ml: float
     stratum: str
     fold: int | None
-
-
-def volume_stratum(annotated_ml: float) -> str:
-    """Name of the stratum of an annotated volume, ``"0 mL"`` if there is none."""
-    return stratum(annotated_ml) if annotated_ml > 0 else NOTHING
 
 
 def assign_folds(

@@ -155,7 +155,7 @@ def write_manifest(path: Path, cases: Iterable[Case]) -> None:
     ResourceError
         ``unwritable`` or ``disk-full``.
     """
-    from sahlora.runtime.tables import write_table
+    from sahlora.runtime.files import write_table
 
     rows = [
         {

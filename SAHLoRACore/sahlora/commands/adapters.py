@@ -86,7 +86,7 @@ def configure(action: str, parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, progress: Progress) -> None:
     """Do what was asked."""
-    from sahlora.models.base_model import SUFFIX
+    from sahlora.models.registry import SUFFIX
     from sahlora.runtime.files import require_ending
 
     if (output := getattr(args, "output", None)) is not None:
@@ -107,7 +107,7 @@ Outcome = tuple[list[str], dict[str, Any]]  # lines for people, values for progr
 
 def _list(args: argparse.Namespace) -> Outcome:
     from sahlora.models.adapter_file import read_adapter_card
-    from sahlora.models.base_model import installed
+    from sahlora.models.registry import installed
 
     found = [(entry, read_adapter_card(entry.path)) for entry in installed("adapter")]
     lines = [
@@ -121,7 +121,8 @@ def _list(args: argparse.Namespace) -> Outcome:
 
 def _count(args: argparse.Namespace) -> Outcome:
     from sahlora.adapters.config import count_methods
-    from sahlora.models.base_model import find, read_base_card
+    from sahlora.models.base_model import read_base_card
+    from sahlora.models.registry import find
     from sahlora.models.selection import DEFAULT_MODEL
 
     card = read_base_card(find(args.model or DEFAULT_MODEL, "base"))
@@ -139,8 +140,8 @@ def _count(args: argparse.Namespace) -> Outcome:
 
 
 def _show(args: argparse.Namespace) -> Outcome:
-    from sahlora.models.base_model import find
     from sahlora.models.header import read_contents
+    from sahlora.models.registry import find
 
     adapter, contents = _read(args.adapter), read_contents(find(args.adapter, "adapter"))
     card = adapter.card
@@ -161,7 +162,7 @@ def _show(args: argparse.Namespace) -> Outcome:
 
 def _describe(args: argparse.Namespace) -> Outcome:
     from sahlora.errors import UsageError
-    from sahlora.models.base_model import SHIPPED, find
+    from sahlora.models.registry import SHIPPED, find
 
     path = find(args.adapter, "adapter")
     if not _changes(args):
@@ -177,7 +178,8 @@ def _describe(args: argparse.Namespace) -> Outcome:
 def _merge(args: argparse.Namespace) -> Outcome:
     from sahlora.errors import UsageError
     from sahlora.models.adapter_file import find_base, merged_model
-    from sahlora.models.base_model import find, load_model, save_model
+    from sahlora.models.base_model import load_model, save_model
+    from sahlora.models.registry import find
     from sahlora.runtime.files import require_writable
 
     require_writable(args.output)
@@ -237,7 +239,7 @@ def _export(args: argparse.Namespace) -> Outcome:
 
 
 def _import(args: argparse.Namespace) -> Outcome:
-    from sahlora.models.base_model import find, install
+    from sahlora.models.registry import find, install
 
     path = install(args.name or find(args.adapter, "adapter").stem, _changed(args))
     return [f"Installed {path.stem}."], {"name": path.stem, "adapter": str(path)}
@@ -257,7 +259,7 @@ def _changed(args: argparse.Namespace) -> Callable[[Path], None]:
     """Return what writes the adapter, checked, with what is to change on its card; else a copy."""
     from sahlora.errors import UsageError
     from sahlora.models.adapter_file import save_adapter
-    from sahlora.models.base_model import copy_to, find
+    from sahlora.models.registry import copy_to, find
 
     adapter, changes = _read(args.adapter), _changes(args)
     if changes.get("title") == "":
@@ -271,7 +273,7 @@ def _changed(args: argparse.Namespace) -> Callable[[Path], None]:
 
 
 def _remove(args: argparse.Namespace) -> Outcome:
-    from sahlora.models.base_model import remove
+    from sahlora.models.registry import remove
 
     path = remove(args.adapter, "adapter")
     return [f"Removed {path}."], {"removed": str(path)}
@@ -282,7 +284,7 @@ def _remove(args: argparse.Namespace) -> Outcome:
 
 def _read(name: str) -> Adapter:
     from sahlora.models.adapter_file import read_adapter
-    from sahlora.models.base_model import find
+    from sahlora.models.registry import find
 
     return read_adapter(find(name, "adapter"))
 

@@ -121,8 +121,8 @@ def _rank(args: argparse.Namespace, progress: Progress) -> None:
     """Rank scans, write the table, and print it."""
     from sahlora.cases.scans import list_scans
     from sahlora.errors import UsageError
+    from sahlora.imaging.planes import parse_views
     from sahlora.inference.ranking import Ranker, as_rows
-    from sahlora.inference.slicing import parse_views
     from sahlora.models.selection import select_models
     from sahlora.runtime.devices import choose_device, use_threads
     from sahlora.runtime.files import require_ending, require_writable

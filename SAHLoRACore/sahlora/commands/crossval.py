@@ -130,7 +130,8 @@ def _compare(args: argparse.Namespace, progress: Progress) -> None:
     from sahlora.crossval.planning import plan_jobs
     from sahlora.crossval.report import FILES, write_report
     from sahlora.crossval.study import gather, run_jobs
-    from sahlora.models.base_model import find, load_model
+    from sahlora.models.base_model import load_model
+    from sahlora.models.registry import find
     from sahlora.models.selection import DEFAULT_MODEL
     from sahlora.runtime.files import require_writable
 
@@ -154,7 +155,7 @@ def _design(args: argparse.Namespace) -> Design:
     from sahlora.crossval.grid import DEFAULT_METHODS, LearningRates, make_grid
     from sahlora.crossval.planning import Design
     from sahlora.errors import UsageError
-    from sahlora.inference.slicing import parse_views
+    from sahlora.imaging.planes import parse_views
     from sahlora.training.settings import FINETUNING_PRESETS, preset
 
     if args.held_out and args.folds is not None:

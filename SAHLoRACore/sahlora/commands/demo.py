@@ -39,7 +39,7 @@ def run(args: argparse.Namespace, progress: Progress) -> None:
     from sahlora.imaging.writers import write_image
     from sahlora.inference.predictor import predict
     from sahlora.models.adapter_file import find_base, read_adapter_card
-    from sahlora.models.base_model import find
+    from sahlora.models.registry import find
     from sahlora.simulation.head import HeadPhantom, simulate_head
     from sahlora.simulation.writers import write_dicom_series
 

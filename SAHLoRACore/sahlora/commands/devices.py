@@ -57,9 +57,10 @@ def run(args: argparse.Namespace, progress: Progress) -> None:
 
 def seconds_per_slice(device: torch.device) -> float:
     """Return the time that the shipped model takes for one axial slice of a head, once it has warmed up."""
-    from sahlora.inference.predictor import InferenceSettings, ViewModel, predict
-    from sahlora.inference.slicing import View
-    from sahlora.models.base_model import find, load_model
+    from sahlora.imaging.planes import View
+    from sahlora.inference.predictor import InferenceSettings, predict
+    from sahlora.models.base_model import ViewModel, load_model
+    from sahlora.models.registry import find
 
     models: dict[View, ViewModel] = {"axial": load_model(find("hemorrhage-base")).for_inference()}
     settings = InferenceSettings(views=("axial",), batch_size=SLICES)

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from sahlora.cases.manifest import Case
     from sahlora.evaluation.evaluate import Evaluation, Keep, System
+    from sahlora.imaging.planes import View
     from sahlora.imaging.volume import Volume
-    from sahlora.inference.slicing import View
     from sahlora.models.base_model import Model
 
 SUMMARY = "measure how well a model segments annotated cases"
@@ -64,8 +64,8 @@ def run(args: argparse.Namespace, progress: Progress) -> None:
     """Evaluate, write the results and report the main ones."""
     from sahlora.evaluation.evaluate import evaluate
     from sahlora.evaluation.report import FILES, write_evaluation
+    from sahlora.imaging.planes import parse_views
     from sahlora.inference.predictor import InferenceSettings
-    from sahlora.inference.slicing import parse_views
     from sahlora.runtime.devices import choose_device, use_threads
     from sahlora.runtime.files import require_writable
 
@@ -107,7 +107,8 @@ def _cases(args: argparse.Namespace) -> list[Case]:
 
 def _chosen(args: argparse.Namespace) -> list[dict[View, Model]]:
     """Load the model and, if asked for, the one it is compared with."""
-    from sahlora.models.base_model import card_kind, find, read_card_json
+    from sahlora.models.header import card_kind, read_card_json
+    from sahlora.models.registry import find
     from sahlora.models.selection import select_models
 
     chosen = [select_models(args.model, args.adapter)]

@@ -79,7 +79,8 @@ def _configure_adapter(group: argparse._ArgumentGroup) -> None:
 def run(args: argparse.Namespace, progress: Progress) -> None:
     """Check everything, train, write the adapter and say what was gained."""
     from sahlora.adapters.config import count_parameters
-    from sahlora.models.base_model import SUFFIX, find, load_model
+    from sahlora.models.base_model import load_model
+    from sahlora.models.registry import SUFFIX, find
     from sahlora.models.selection import DEFAULT_MODEL
     from sahlora.runtime.devices import choose_device, use_threads
     from sahlora.runtime.files import require_ending, require_writable
@@ -107,7 +108,7 @@ def run(args: argparse.Namespace, progress: Progress) -> None:
 
 def _plan(args: argparse.Namespace, base: Model) -> FinetuningPlan:
     from sahlora.adapters.config import AdapterConfig
-    from sahlora.inference.slicing import parse_views
+    from sahlora.imaging.planes import parse_views
     from sahlora.training.finetuning import FinetuningPlan
     from sahlora.training.settings import FINETUNING_PRESETS
 
@@ -124,7 +125,7 @@ def _plan(args: argparse.Namespace, base: Model) -> FinetuningPlan:
 def _target(name: str | None, base: Model) -> Target | None:
     from dataclasses import replace
 
-    from sahlora.models.card import INTRACRANIAL_HEMORRHAGE, SAH
+    from sahlora.imaging.terminology import INTRACRANIAL_HEMORRHAGE, SAH
 
     if name is None:
         return None

@@ -42,7 +42,8 @@ def run(args: argparse.Namespace, progress: Progress) -> None:
 
 
 def _list(args: argparse.Namespace, progress: Progress) -> None:
-    from sahlora.models.base_model import installed, models_folder, read_base_card
+    from sahlora.models.base_model import read_base_card
+    from sahlora.models.registry import installed, models_folder
 
     models = [(model, read_base_card(model.path)) for model in installed("base")]
     rows = [
@@ -70,9 +71,10 @@ def _list(args: argparse.Namespace, progress: Progress) -> None:
 
 
 def _show(args: argparse.Namespace, progress: Progress) -> None:
-    from sahlora.models.base_model import find, load_model
+    from sahlora.models.base_model import load_model
     from sahlora.models.card import encode
     from sahlora.models.header import read_contents
+    from sahlora.models.registry import find
 
     path = find(args.model, "base")
     model, contents = load_model(path), read_contents(path)
@@ -97,8 +99,11 @@ def _show(args: argparse.Namespace, progress: Progress) -> None:
 
 
 def _import(args: argparse.Namespace, progress: Progress) -> None:
-    from sahlora.models.base_model import SUFFIX, copy_to, import_published, install, load_model, save_model
-    from sahlora.models.card import INTRACRANIAL_HEMORRHAGE, SAH, Target
+    from sahlora.imaging.terminology import INTRACRANIAL_HEMORRHAGE, SAH
+    from sahlora.models.base_model import load_model, save_model
+    from sahlora.models.card import Target
+    from sahlora.models.published import import_published
+    from sahlora.models.registry import SUFFIX, copy_to, install
 
     name = args.name or args.file.name.split(".")[0]
     if args.file.suffix == SUFFIX:
@@ -114,7 +119,7 @@ def _import(args: argparse.Namespace, progress: Progress) -> None:
 
 
 def _remove(args: argparse.Namespace, progress: Progress) -> None:
-    from sahlora.models.base_model import remove
+    from sahlora.models.registry import remove
 
     path = remove(args.model, "base")
     progress.result(removed=str(path))

@@ -66,7 +66,7 @@ def _configure_network(group: argparse._ArgumentGroup) -> None:
 
 def run(args: argparse.Namespace, progress: Progress) -> None:
     """Check everything, train and write the model."""
-    from sahlora.models.base_model import SUFFIX
+    from sahlora.models.registry import SUFFIX
     from sahlora.runtime.devices import choose_device, use_threads
     from sahlora.runtime.files import require_ending, require_writable
     from sahlora.training.distributed import joined
@@ -89,7 +89,8 @@ def run(args: argparse.Namespace, progress: Progress) -> None:
 
 
 def _plan(args: argparse.Namespace) -> PretrainingPlan:
-    from sahlora.models.card import INTRACRANIAL_HEMORRHAGE, SAH, NetworkSpec, Preprocessing, Target
+    from sahlora.imaging.terminology import INTRACRANIAL_HEMORRHAGE, SAH
+    from sahlora.models.card import NetworkSpec, Preprocessing, Target
     from sahlora.training.pretraining import PretrainingPlan
     from sahlora.training.settings import PRESETS
 

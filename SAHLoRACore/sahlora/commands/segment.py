@@ -21,9 +21,9 @@ from sahlora.runtime.progress import Progress
 if TYPE_CHECKING:
     import numpy as np
 
+    from sahlora.imaging.planes import View
     from sahlora.imaging.volume import Volume
     from sahlora.inference.predictor import Prediction
-    from sahlora.inference.slicing import View
     from sahlora.models.base_model import Model
     from sahlora.report.measurements import Measurements
 
@@ -134,9 +134,9 @@ def run(args: argparse.Namespace, progress: Progress) -> None:
 
 def segment(args: argparse.Namespace, progress: Progress) -> Segmented:
     """Read, segment, measure and write what was asked for."""
+    from sahlora.imaging.planes import parse_views
     from sahlora.imaging.volume import read_volume
     from sahlora.inference.predictor import InferenceSettings, predict
-    from sahlora.inference.slicing import parse_views
     from sahlora.models.selection import select_models
     from sahlora.report.measurements import measure, remove_small_components
     from sahlora.runtime.devices import choose_device, use_threads
@@ -298,7 +298,7 @@ def _settings(args: argparse.Namespace, prediction: Prediction, threshold: float
 
 def _weights(text: str | None) -> dict[View, float] | None:
     from sahlora.errors import UsageError
-    from sahlora.inference.slicing import parse_views
+    from sahlora.imaging.planes import parse_views
 
     if text is None:
         return None

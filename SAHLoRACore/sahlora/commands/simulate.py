@@ -75,8 +75,7 @@ def run(args: argparse.Namespace, progress: Progress) -> None:
     """Simulate and write each case."""
     from sahlora.cases.manifest import MANIFEST_NAME
     from sahlora.errors import InputError, UsageError
-    from sahlora.runtime.files import require_writable
-    from sahlora.runtime.tables import write_table
+    from sahlora.runtime.files import require_writable, write_table
 
     folder: Path = args.output
     if args.count is not None and args.count < 1:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from sahlora.runtime.progress import Progress
 
 if TYPE_CHECKING:
+    from sahlora.cases.split import Cohort
     from sahlora.models.card import Description
     from sahlora.training.settings import TrainingSettings
-    from sahlora.training.validation import Cohort
 
 COHORT_NAME = "cases.csv"
 CHANGES = (
@@ -99,8 +99,8 @@ def read_description(args: argparse.Namespace) -> Description:
     from dataclasses import replace
 
     from sahlora.errors import InputError
-    from sahlora.models.base_model import SUFFIX
     from sahlora.models.card import Description, decode
+    from sahlora.models.registry import SUFFIX
 
     description = Description(args.output.name.removesuffix(SUFFIX))
     if args.description is not None:
@@ -141,7 +141,7 @@ def read_cohort(args: argparse.Namespace, seed: int, unless_said: int | None, pr
     Where neither says anything, so many patients as `unless_said`; None is a fifth.
     """
     from sahlora.cases.manifest import read_manifest
-    from sahlora.training.validation import Cohort, require_blood, split_cases
+    from sahlora.cases.split import Cohort, require_blood, split_cases
 
     cases = read_manifest(args.manifest)
     if args.held_out is None:

@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import sahlora
 from sahlora.errors import SAHLoRAError, UsageError
 from sahlora.runtime.progress import Event, Progress
 
@@ -28,7 +27,7 @@ POLL_S = 0.1
 GRACE_S = 2.0
 """From the wish to cancel to the kill."""
 
-PACKAGE = Path(sahlora.__file__).parent
+PACKAGE = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,14 @@ import torch
 from sahlora.about import __version__
 from sahlora.adapters.config import count_parameters
 from sahlora.cases.manifest import FILE_COLUMNS, Case
+from sahlora.cases.split import Cohort
 from sahlora.crossval.grid import NONE, THRESHOLD, Configuration
 from sahlora.crossval.shuffled import shuffle_labels
 from sahlora.errors import InputError
 from sahlora.evaluation.evaluate import CaseResult, Failure, System, ThresholdSystem, evaluate
 from sahlora.evaluation.metrics import CaseScore, to_plain
+from sahlora.imaging.planes import View
 from sahlora.inference.predictor import InferenceSettings
-from sahlora.inference.slicing import View
 from sahlora.models.adapter_file import merged_model
 from sahlora.models.base_model import Model, load_model
 from sahlora.models.card import Description
@@ -30,7 +31,6 @@ from sahlora.runtime.files import replacing
 from sahlora.runtime.progress import SILENT, Progress
 from sahlora.training.finetuning import FinetuningPlan, finetune
 from sahlora.training.settings import TrainingSettings
-from sahlora.training.validation import Cohort
 
 FORMAT_VERSION = 1
 JOB, RESULT, ERROR, ADAPTER, LOG, RUN = (

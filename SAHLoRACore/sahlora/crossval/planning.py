@@ -9,14 +9,14 @@ from pathlib import Path
 from sahlora.cases.checks import check_cases, require_sound
 from sahlora.cases.folds import assign_folds
 from sahlora.cases.manifest import Case, read_manifest
+from sahlora.cases.split import Cohort, split_cases
 from sahlora.crossval.grid import Configuration, LearningRates
 from sahlora.crossval.jobs import Fold, Job, digest_case, identify, trainable_parameters
 from sahlora.errors import InputError
-from sahlora.inference.slicing import View
+from sahlora.imaging.planes import View
 from sahlora.models.base_model import Model
 from sahlora.runtime.progress import SILENT, Progress
 from sahlora.training.settings import TrainingSettings
-from sahlora.training.validation import Cohort, split_cases
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from sahlora.adapters.config import STANDARD
-from sahlora.cases.folds import NOTHING, STRATA
+from sahlora.cases.strata import NOTHING, STRATA
 from sahlora.crossval.grid import NONE, THRESHOLD, Configuration
 from sahlora.crossval.summary import Comparison
 from sahlora.evaluation.evaluate import ALL

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from sahlora.cases.folds import NOTHING, STRATA
+from sahlora.cases.strata import NOTHING, STRATA
 from sahlora.crossval import plots
 from sahlora.crossval.claims import LEVEL, MARGIN, Claim, examine, examine_controls
 from sahlora.crossval.planning import Design
@@ -22,10 +22,10 @@ from sahlora.crossval.summary import Comparison, compare_outcomes
 from sahlora.evaluation.evaluate import ALL, CaseResult, case_values
 from sahlora.evaluation.metrics import to_plain
 from sahlora.evaluation.statistics import FEWEST_PAIRS, PairedTest, Summary, summarize
+from sahlora.evaluation.wording import UNDEFINED, mean_and_n, number, p_value
 from sahlora.models.base_model import Model
 from sahlora.report.page import bullets, caption, facts, figures, image, render, section, sentences
-from sahlora.runtime.files import write_bytes
-from sahlora.runtime.tables import UNDEFINED, mean_and_n, number, p_value, write_table
+from sahlora.runtime.files import write_bytes, write_table
 
 FORMAT, FORMAT_VERSION = "sahlora-crossval", 1
 PICTURES = {

@@ -13,16 +13,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from sahlora.cases.folds import STRATA, volume_stratum
 from sahlora.cases.manifest import Case
+from sahlora.cases.strata import STRATA, volume_stratum
 from sahlora.errors import InputError
 from sahlora.evaluation.baseline import brain_threshold
 from sahlora.evaluation.metrics import CaseScore, CohortScore, score_case, score_cohort
 from sahlora.evaluation.statistics import Auroc, PairedTest, auroc_by_patient, paired_test
 from sahlora.imaging.labels import UNKNOWN, known_label, read_label
+from sahlora.imaging.planes import View
 from sahlora.imaging.volume import Volume, read_volume
-from sahlora.inference.predictor import CPU, InferenceSettings, ViewModel, predict
-from sahlora.inference.slicing import View
+from sahlora.inference.predictor import CPU, InferenceSettings, predict
+from sahlora.models.base_model import ViewModel
 from sahlora.runtime.progress import SILENT, Progress
 
 ALL = "all"

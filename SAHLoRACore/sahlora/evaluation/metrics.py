@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
+from sahlora.cases.strata import STRATA_ML, stratum, stratum_name
 from sahlora.errors import InputError
 from sahlora.evaluation.statistics import Agreement, Summary, agreement, summarize
 
 SMOOTHING = 1e-5  # of the soft Dice, as in the loss of the published pipeline
-STRATA_ML = ((0.0, 25.0), (25.0, 50.0), (50.0, 100.0), (100.0, np.inf))
 
 
 # ---------------------------------------------------------------------------------------- one patient
@@ -208,13 +208,3 @@ def score_cohort(scores: Sequence[CaseScore]) -> CohortScore:
         empty_false_positive_ml=summarize([s.false_positive_ml for s in empty]),
         volumes=agreement([s.predicted_ml for s in scores], [s.annotated_ml for s in scores]),
     )
-
-
-def stratum(annotated_ml: float) -> str:
-    """Name of the stratum of an annotated volume above 0 mL: (0, 25], (25, 50], (50, 100], (100, ∞)."""
-    return next(stratum_name(low, high) for low, high in STRATA_ML if low < annotated_ml <= high)
-
-
-def stratum_name(low: float, high: float) -> str:
-    """Name of a stratum, e.g. ``"25-50 mL"`` or ``"above 100 mL"``."""
-    return f"{low:g}-{high:g} mL" if np.isfinite(high) else f"above {low:g} mL"

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from sahlora.cases.folds import NOTHING
+from sahlora.cases.strata import NOTHING
 from sahlora.evaluation.evaluate import ALL, CaseResult, Evaluation, by_stratum
 from sahlora.evaluation.statistics import summarize
 

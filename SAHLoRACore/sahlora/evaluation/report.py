@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from sahlora.cases.folds import NOTHING
+from sahlora.cases.strata import NOTHING
 from sahlora.evaluation import plots
 from sahlora.evaluation.evaluate import (
     ALL,
@@ -27,9 +27,9 @@ from sahlora.evaluation.evaluate import (
 )
 from sahlora.evaluation.metrics import to_plain
 from sahlora.evaluation.statistics import Agreement, Auroc
+from sahlora.evaluation.wording import mean_and_n, number, p_value
 from sahlora.report.page import bullets, caption, facts, figures, image, render, section
-from sahlora.runtime.files import write_bytes
-from sahlora.runtime.tables import mean_and_n, number, p_value, write_table
+from sahlora.runtime.files import write_bytes, write_table
 
 FORMAT, FORMAT_VERSION = "sahlora-evaluation", 1
 FILES = (

@@ -14,7 +14,8 @@ from pydicom.uid import generate_uid
 
 from sahlora.about import __version__
 from sahlora.errors import InputError
-from sahlora.imaging.volume import Code, Segment, Volume
+from sahlora.imaging.terminology import Code, Segment
+from sahlora.imaging.volume import Volume
 from sahlora.runtime.files import replacing
 
 SERIES_NUMBER = 900

@@ -246,3 +246,11 @@ def _shifted(plane: np.ndarray, shift: np.ndarray, shape: tuple[int, int], outsi
     return ndimage.affine_transform(
         plane.astype(np.float32), np.ones(2), -whole, output_shape=shape, order=1, cval=outside
     )
+
+
+DECIMALS = 6  # of quotients of millimeters
+
+
+def whole_number(quotient: float) -> int:
+    """Round so that spacings which differ only by how a file rounds them (0.5 and 0.49999999) count alike."""
+    return round(round(quotient, DECIMALS))

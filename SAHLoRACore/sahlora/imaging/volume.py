@@ -25,26 +25,6 @@ from sahlora.runtime.progress import SILENT, Progress
 FILE_FORMATS = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
 
 
-@dataclass(frozen=True)
-class Code:
-    """A coded concept, e.g. ``Code("50960005", "SCT", "Hemorrhage")``."""
-
-    value: str
-    scheme: str
-    meaning: str
-
-
-@dataclass(frozen=True)
-class Segment:
-    """What a label outlines: name, color (0 to 255) and terminology."""
-
-    name: str
-    color: tuple[int, int, int]
-    category: Code
-    type: Code
-    region: Code | None = None
-
-
 @dataclass(frozen=True, eq=False)
 class Volume:
     """A CT volume in canonical order.

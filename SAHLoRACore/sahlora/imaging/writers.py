@@ -11,7 +11,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from sahlora.errors import ResourceError, UsageError
-from sahlora.imaging.volume import Code, Segment
+from sahlora.imaging.terminology import Code, Segment
 from sahlora.runtime.files import replacing, require_ending, unwritable
 
 IMAGE_FORMATS = (".nii", ".nii.gz", ".nrrd", ".mha")

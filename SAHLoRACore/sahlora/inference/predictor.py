@@ -18,17 +18,10 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from sahlora.errors import ResourceError, UsageError
+from sahlora.imaging.planes import View, default_views
 from sahlora.imaging.volume import Volume
-from sahlora.inference.slicing import (
-    NEGLIGIBLE_WEIGHT,
-    Fusion,
-    View,
-    WorkingGrid,
-    default_views,
-    pad_to_multiple,
-    window,
-)
-from sahlora.models.card import Preprocessing
+from sahlora.inference.slicing import NEGLIGIBLE_WEIGHT, Fusion, WorkingGrid, pad_to_multiple, window
+from sahlora.models.base_model import ViewModel
 from sahlora.runtime.devices import describe_device, is_out_of_memory, runs_bf16
 from sahlora.runtime.progress import SILENT, Progress
 
@@ -37,25 +30,6 @@ Precision = Literal["auto", "float32", "bf16"]
 CPU = torch.device("cpu")
 PIXELS_PER_BATCH = 2**19
 PROBABILITY_FLOOR = 0.01
-
-
-@dataclass(frozen=True)
-class ViewModel:
-    """What inference needs of a model: slices (N, 1, H, W) → logits (N, 1, H, W).
-
-    Parameters
-    ----------
-    network : nn.Module
-        In eval mode, adapters merged.
-    preprocessing : Preprocessing
-        As the model was trained with.
-    multiple : int
-        Height and width of slices are padded to multiples of this.
-    """
-
-    network: nn.Module
-    preprocessing: Preprocessing
-    multiple: int = 1
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 
 from sahlora.errors import Cancelled, InputError, UsageError
+from sahlora.imaging.planes import THICK_SLICE_MM, View
 from sahlora.imaging.volume import Volume, read_volume
 from sahlora.imaging.writers import write_image, write_label
 from sahlora.inference.predictor import InferenceSettings, predict
-from sahlora.inference.slicing import THICK_SLICE_MM, View
 from sahlora.models.base_model import Model
 from sahlora.runtime.files import replacing
 from sahlora.runtime.progress import Progress

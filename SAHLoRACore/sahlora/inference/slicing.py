@@ -9,105 +9,20 @@ aligned in every resampling, so resampling to the volume's own spacing is the id
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy import ndimage
 from torch import Tensor
 
-from sahlora.errors import InputError, UsageError
+from sahlora.imaging.geometry import whole_number
+from sahlora.imaging.head import Box, head_box
+from sahlora.imaging.planes import SLICE_AXIS, View
 
-View = Literal["axial", "coronal", "sagittal"]
-VIEWS: tuple[View, ...] = get_args(View)
-SLICE_AXIS: dict[View, int] = {"axial": 0, "coronal": 1, "sagittal": 2}
-
-THICK_SLICE_MM = 3.0
-BONE_HU = 250
-TISSUE_HU = -300
-HEAD_MARGIN_MM = 8.0
-SEARCH_SPACING_MM = 2.0
-SMALLEST_HEAD_MM3 = 5000.0
-DECIMALS = 6  # of quotients of millimeters
 NEGLIGIBLE_WEIGHT = 1e-12  # its variance can't be seen in float32, but dividing by it overflows
 
 
-def parse_views(text: str) -> tuple[View, ...]:
-    """Read ``"axial,coronal"``; order and repeats don't matter.
-
-    Raises
-    ------
-    UsageError
-        ``unknown-view`` for any other name or none at all.
-    """
-    names = {name.strip().lower() for name in text.split(",") if name.strip()}
-    if not names or not names <= set(VIEWS):
-        raise UsageError(
-            "unknown-view", f"“{text}” names no set of views.", f"Choose among {', '.join(VIEWS)}."
-        )
-    return tuple(view for view in VIEWS if view in names)
-
-
-def default_views(available: tuple[View, ...], slice_spacing: float) -> tuple[View, ...]:
-    """Choose axial alone above 3 mm between slices, where reformatted views carry little, else all."""
-    if slice_spacing > THICK_SLICE_MM and "axial" in available:
-        return ("axial",)
-    return available
-
-
 # ------------------------------------------------------------------------------------------------- box
-
-
-Box = tuple[slice, slice, slice]
-
-
-def head_box(hu: np.ndarray, spacing: tuple[float, float, float]) -> Box:
-    """Find the box around the skull, or around the soft tissue where there is no skull.
-
-    Parameters
-    ----------
-    hu : ndarray (Z, Y, X)
-        Volume in HU.
-    spacing : tuple of float
-        Voxel size (z, y, x) in mm.
-
-    Raises
-    ------
-    InputError
-        ``no-head`` if nothing as dense as tissue is found.
-
-    Notes
-    -----
-    All slices are kept, so that a blank one cuts nothing off. In plane the box holds the largest connected
-    piece of bone and those at least a fifth as large, which leaves head rests and tables outside, and 8 mm
-    more on each side. It is looked for on every second millimeter.
-    """
-    step = tuple(max(1, _whole(SEARCH_SPACING_MM / mm)) for mm in spacing)
-    margin = tuple(round(HEAD_MARGIN_MM / mm, DECIMALS) for mm in spacing)
-    coarse = hu[:: step[0], :: step[1], :: step[2]]
-    enough = SMALLEST_HEAD_MM3 / float(np.prod(np.multiply(spacing, step)))
-    for threshold in (BONE_HU, TISSUE_HU):
-        labels, _ = ndimage.label(coarse > threshold, structure=np.ones((3, 3, 3)))
-        sizes = np.bincount(labels.ravel())
-        sizes[0] = 0
-        if sizes.max() < enough:
-            continue
-        _, *in_plane = ndimage.find_objects((sizes >= sizes.max() / 5)[labels].astype(np.int8))[0]
-        rows, columns = (
-            slice(
-                max(0, int(found.start * step[axis] - margin[axis])),
-                min(hu.shape[axis], int(np.ceil(found.stop * step[axis] + margin[axis]))),
-            )
-            for axis, found in enumerate(in_plane, start=1)
-        )
-        return slice(0, hu.shape[0]), rows, columns
-    raise InputError("no-head", "No head was found in this volume.", "Give a CT of the head in HU.")
-
-
-def _whole(quotient: float) -> int:
-    """Round so that spacings which differ only by how a file rounds them (0.5 and 0.49999999) count alike."""
-    return round(round(quotient, DECIMALS))
 
 
 # --------------------------------------------------------------------------------------- working grid
@@ -137,9 +52,10 @@ class WorkingGrid:
         box = head_box(hu, spacing)
         z, y, x = (s.stop - s.start for s in box)
         if in_plane is None:
-            return cls(box, (z, y, x), max(1, _whole(z * spacing[0] / min(spacing[1:]))))
+            return cls(box, (z, y, x), max(1, whole_number(z * spacing[0] / min(spacing[1:]))))
         rows, columns, reformatted = (
-            max(1, _whole(n * mm / in_plane)) for n, mm in ((y, spacing[1]), (x, spacing[2]), (z, spacing[0]))
+            max(1, whole_number(n * mm / in_plane))
+            for n, mm in ((y, spacing[1]), (x, spacing[2]), (z, spacing[0]))
         )
         return cls(box, (z, rows, columns), reformatted)
 

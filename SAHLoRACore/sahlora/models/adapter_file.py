@@ -13,21 +13,13 @@ from torch import Tensor, nn
 from sahlora.adapters.attach import activate, adapt, load, merge
 from sahlora.adapters.config import STATISTICS, AdapterConfig, state_shapes
 from sahlora.errors import InputError, UsageError
-from sahlora.inference.slicing import View
-from sahlora.models.base_model import (
-    Model,
-    card_kind,
-    installed,
-    load_model,
-    read_card_json,
-    read_tensors,
-    require_tensors,
-    weights_sha256,
-    write_tensors,
-)
+from sahlora.imaging.planes import View
+from sahlora.models.base_model import Model, load_model
 from sahlora.models.card import FORMAT_VERSION, Description, NetworkSpec, Plain, Target, decode, encode
-from sahlora.models.header import LARGEST_HEADER
+from sahlora.models.header import LARGEST_HEADER, card_kind, read_card_json
 from sahlora.models.network import MultiViewUNet
+from sahlora.models.registry import installed
+from sahlora.models.tensors import read_tensors, require_tensors, weights_sha256, write_tensors
 
 LEAST_STRENGTH = 0.01
 

@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from sahlora.errors import InputError
-from sahlora.imaging.volume import Code, Segment
-from sahlora.inference.slicing import View
+from sahlora.imaging.planes import View
+from sahlora.imaging.terminology import Segment
 from sahlora.models.header import RepeatedNameError, distinct
 
 FORMAT_VERSION = 1
@@ -93,25 +93,6 @@ class Target:
     def __post_init__(self) -> None:
         _require(0 < self.threshold < 1, f"a threshold of {self.threshold}")
         _require(all(0 <= c <= 255 for c in self.segment.color), "a color outside 0 to 255")
-
-
-MORPHOLOGY = Code("49755003", "SCT", "Morphologically Altered Structure")
-HEMORRHAGE = Code("50960005", "SCT", "Hemorrhage")
-BLOOD_RED = (188, 65, 28)
-SAH = Segment(
-    "Subarachnoid hemorrhage",
-    BLOOD_RED,
-    MORPHOLOGY,
-    HEMORRHAGE,
-    Code("35951006", "SCT", "Subarachnoid space"),
-)
-INTRACRANIAL_HEMORRHAGE = Segment(
-    "Intracranial hemorrhage",
-    BLOOD_RED,
-    MORPHOLOGY,
-    HEMORRHAGE,
-    Code("1101003", "SCT", "Intracranial structure"),
-)
 
 
 @dataclass(frozen=True)

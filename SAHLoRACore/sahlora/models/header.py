@@ -193,3 +193,26 @@ def _damaged(path: Path) -> InputError:
 
 def _more(path: Path, what: str) -> InputError:
     return InputError("more-than-a-model", f"{path.name} holds {what}.", "Get a file that SAHLoRA wrote.")
+
+
+def read_card_json(path: Path) -> str:
+    """Return the card of a model file as JSON text, reading nothing but the header.
+
+    Raises
+    ------
+    InputError
+        As `sahlora.models.header.read_contents`, or ``no-card``.
+    """
+    contents = read_contents(path)
+    if contents.card is None:
+        raise InputError("no-card", f"{path.name} has no SAHLoRA card.", "Give a model file made by SAHLoRA.")
+    return contents.card
+
+
+def card_kind(card_json: str) -> str | None:
+    """Return what a card says the file is: ``base``, ``adapter``, or None if it doesn't say."""
+    try:
+        kind = json.loads(card_json).get("kind")
+    except (ValueError, AttributeError, RecursionError):
+        return None
+    return kind if isinstance(kind, str) else None

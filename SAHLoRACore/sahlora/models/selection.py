@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sahlora.errors import UsageError
-from sahlora.inference.slicing import View, parse_views
+from sahlora.imaging.planes import View, parse_views
 from sahlora.models.adapter_file import find_base, merged_model, read_adapter
-from sahlora.models.base_model import Model, find, load_model
+from sahlora.models.base_model import Model, load_model
+from sahlora.models.registry import find
 
 DEFAULT_MODEL = "hemorrhage-base"
 

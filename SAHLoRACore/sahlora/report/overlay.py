@@ -19,11 +19,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from sahlora.imaging.volume import Segment, Volume
-from sahlora.inference.slicing import head_box
+from sahlora.about import RESEARCH_USE
+from sahlora.imaging.head import head_box
+from sahlora.imaging.terminology import Segment
+from sahlora.imaging.volume import Volume
 from sahlora.report.measurements import Measurements, bounding_box
 
-RESEARCH_USE = "For research use only, not for diagnosis"
 WINDOW_LEVEL, WINDOW_WIDTH = 40, 80  # HU, the usual window for blood in the brain
 
 MOST_TILES, COLUMNS = 30, 6  # a routine head of 5 mm slices is shown whole

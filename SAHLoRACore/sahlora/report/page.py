@@ -6,8 +6,7 @@ import base64
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
-from sahlora.about import __version__
-from sahlora.report.overlay import RESEARCH_USE
+from sahlora.about import RESEARCH_USE, __version__
 
 
 def render(title: str, color: str, sections: Iterable[str]) -> str:

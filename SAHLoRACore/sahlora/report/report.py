@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from sahlora.imaging.volume import Segment, Volume
+from sahlora.imaging.terminology import Segment
+from sahlora.imaging.volume import Volume
 from sahlora.report.measurements import Measurements
 from sahlora.report.overlay import draw_overlay, outline_color
 from sahlora.report.page import bullets, facts, figures, image, render, section

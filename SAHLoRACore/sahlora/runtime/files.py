@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from sahlora.errors import ResourceError, UsageError
 
@@ -122,3 +126,24 @@ def _made_for_now(folder: Path) -> Iterator[None]:
         with suppress(OSError):
             for parent in reversed(made):
                 parent.rmdir()
+
+
+def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows of the same columns as CSV; what is undefined is an empty cell.
+
+    Raises
+    ------
+    ResourceError
+        ``unwritable`` or ``disk-full``.
+    """
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
+        table = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
+        table.writeheader()
+        for row in rows:
+            table.writerow({name: _cell(value) for name, value in row.items()})
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, float):
+        return "" if np.isnan(value) else f"{value:.6g}"
+    return value

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sahlora.errors import UsageError
+from sahlora.imaging.head import Box, head_box
 from sahlora.imaging.volume import Volume
-from sahlora.inference.slicing import Box, head_box
 from sahlora.runtime.progress import SILENT, Progress
 from sahlora.simulation.bleeding import Spread, grow, spread_from, volume_ml
 from sahlora.simulation.csf import Spaces, find_spaces

@@ -14,18 +14,20 @@ from torch import Tensor
 from sahlora.about import __version__
 from sahlora.adapters.attach import adapt, collect
 from sahlora.adapters.config import STANDARD, AdapterConfig, count_parameters
+from sahlora.cases.split import Cohort
 from sahlora.evaluation.statistics import FEWEST_PAIRS, Summary, summarize
+from sahlora.imaging.planes import View
 from sahlora.inference.predictor import PIXELS_PER_BATCH
-from sahlora.inference.slicing import View
 from sahlora.models.adapter_file import Adapter, AdapterCard, merged_model, require_strength, save_adapter
 from sahlora.models.base_model import Model
 from sahlora.models.card import Description, Plain, Target
 from sahlora.runtime.files import replacing
 from sahlora.runtime.progress import SILENT, Progress
+from sahlora.training.batches import SliceBatches
 from sahlora.training.loop import TrainingState, cache_of, train
-from sahlora.training.prepared import SliceBatches, count_slices, prepare_cases
+from sahlora.training.prepared import count_slices, prepare_cases
 from sahlora.training.settings import FINETUNING_PRESETS, TrainingSettings
-from sahlora.training.validation import Cohort, slice_dice, volume_dice
+from sahlora.training.validation import slice_dice, volume_dice
 
 NOT_BETTER = "On the held-out cases the adapted model is not better than its base."
 OPTIMISTIC = "The held-out cases also chose the epoch, so that their Dice is optimistic."

@@ -23,10 +23,10 @@ from torch import nn
 from sahlora.errors import Cancelled, InputError
 from sahlora.runtime.files import TEMPORARY, replacing, require_writable
 from sahlora.runtime.progress import Progress
+from sahlora.training.batches import SliceBatches
 from sahlora.training.distributed import ALONE, Processes
 from sahlora.training.learner import Learner
 from sahlora.training.prefetch import prefetched
-from sahlora.training.prepared import SliceBatches
 from sahlora.training.settings import TrainingSettings
 
 SAVING_SHARE = 0.02

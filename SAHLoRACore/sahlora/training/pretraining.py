@@ -7,16 +7,18 @@ from pathlib import Path
 
 import torch
 
+from sahlora.cases.split import Cohort
 from sahlora.errors import UsageError
 from sahlora.models.base_model import save_model
 from sahlora.models.card import BaseCard, Description, NetworkSpec, Preprocessing, Target
 from sahlora.models.network import MultiViewUNet, initialize_as_published
 from sahlora.runtime.progress import SILENT, Progress
+from sahlora.training.batches import SliceBatches
 from sahlora.training.distributed import ALONE, Processes
 from sahlora.training.loop import TrainingState, cache_of, train
-from sahlora.training.prepared import PreparedCase, SliceBatches, count_slices, prepare_cases
+from sahlora.training.prepared import PreparedCase, count_slices, prepare_cases
 from sahlora.training.settings import TrainingSettings
-from sahlora.training.validation import Cohort, slice_dice
+from sahlora.training.validation import slice_dice
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ from sahlora.cases.manifest import Case, list_cases, read_manifest, write_manife
 from sahlora.cli import main
 from sahlora.errors import InputError, UsageError
 from sahlora.imaging.labels import UNKNOWN, read_label
+from sahlora.imaging.terminology import INTRACRANIAL_HEMORRHAGE
 from sahlora.imaging.volume import Volume, read_volume
 from sahlora.imaging.writers import write_label
-from sahlora.models.card import INTRACRANIAL_HEMORRHAGE
 from sahlora.simulation.head import HeadPhantom, SimulatedHead
 from sahlora.simulation.scanner import Acquisition
 from sahlora.simulation.writers import write_dicom_series

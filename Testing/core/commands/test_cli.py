@@ -19,9 +19,10 @@ import torch
 from helpers import CORE, environment, events, real_data, sahlora, simple_head, start_sahlora
 from sahlora.adapters.attach import AdapterConfig, adapt, collect
 from sahlora.cli import COMMANDS, build_parser, main
+from sahlora.imaging.terminology import SAH
 from sahlora.models.adapter_file import Adapter, AdapterCard, save_adapter
 from sahlora.models.base_model import load_model
-from sahlora.models.card import SAH, Target
+from sahlora.models.card import Target
 from sahlora.simulation.head import HeadPhantom, simulate_head
 from sahlora.simulation.writers import write_dicom_series
 

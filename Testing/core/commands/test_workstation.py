@@ -13,8 +13,9 @@ from helpers import environment, random_card, random_network, write_head, write_
 from sahlora.models.base_model import save_model
 from sahlora.models.card import Preprocessing
 from sahlora.training.augmentation import augmentation
+from sahlora.training.batches import SliceBatches
 from sahlora.training.prefetch import prefetched
-from sahlora.training.prepared import PreparedCase, SliceBatches
+from sahlora.training.prepared import PreparedCase
 
 WITHOUT_NETWORK = """
 import socket, sys

@@ -32,11 +32,12 @@ from sahlora.evaluation.evaluate import (
 from sahlora.evaluation.metrics import CaseScore
 from sahlora.evaluation.report import FILES, write_evaluation
 from sahlora.imaging.labels import UNKNOWN
+from sahlora.imaging.terminology import INTRACRANIAL_HEMORRHAGE
 from sahlora.imaging.volume import Volume
-from sahlora.inference.predictor import InferenceSettings, ViewModel
+from sahlora.inference.predictor import InferenceSettings
 from sahlora.models.adapter_file import Adapter, AdapterCard, save_adapter
-from sahlora.models.base_model import load_model
-from sahlora.models.card import INTRACRANIAL_HEMORRHAGE, Description, Target
+from sahlora.models.base_model import ViewModel, load_model
+from sahlora.models.card import Description, Target
 from sahlora.runtime.progress import Event, Progress
 from sahlora.simulation.head import HeadPhantom, SimulatedHead
 from sahlora.simulation.scanner import Acquisition

@@ -12,6 +12,7 @@ from monai.losses import DiceLoss
 from monai.metrics import compute_average_surface_distance, compute_dice, compute_hausdorff_distance
 from scipy import ndimage, spatial
 
+from sahlora.cases.strata import stratum
 from sahlora.errors import InputError
 from sahlora.evaluation.metrics import (
     CaseScore,
@@ -19,7 +20,6 @@ from sahlora.evaluation.metrics import (
     score_case,
     score_cohort,
     soft_dice,
-    stratum,
     surface_distances,
     to_plain,
 )

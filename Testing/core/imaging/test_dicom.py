@@ -22,7 +22,8 @@ from helpers import SLICE_SHAPE, plane, write_series, write_slice
 from sahlora.errors import InputError
 from sahlora.imaging.dicom_seg import write_dicom_seg
 from sahlora.imaging.dicom_series import choose_series, list_series
-from sahlora.imaging.volume import Code, Segment, read_volume
+from sahlora.imaging.terminology import Code, Segment
+from sahlora.imaging.volume import read_volume
 from sahlora.runtime.progress import Progress
 
 SEGMENT = Segment(

@@ -12,7 +12,7 @@ import pytest
 import SimpleITK as sitk
 
 from sahlora.errors import ResourceError, UsageError
-from sahlora.imaging.volume import Code, Segment
+from sahlora.imaging.terminology import Code, Segment
 from sahlora.imaging.writers import (
     require_image_path,
     require_label_path,

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from helpers import HU_PREPROCESSING, HUThreshold, random_network, simple_head
 from sahlora.errors import Cancelled, ResourceError, UsageError
 from sahlora.imaging.geometry import SliceStack
+from sahlora.imaging.planes import VIEWS
 from sahlora.imaging.volume import Volume, read_volume
-from sahlora.inference.predictor import InferenceSettings, ViewModel, fold_batch_norm, predict
-from sahlora.inference.slicing import VIEWS
+from sahlora.inference.predictor import InferenceSettings, fold_batch_norm, predict
 from sahlora.models.adapter_file import find_base, merged_model, read_adapter
-from sahlora.models.base_model import find
+from sahlora.models.base_model import ViewModel
 from sahlora.models.card import Preprocessing
+from sahlora.models.registry import find
 from sahlora.runtime.progress import Event, Progress
 from sahlora.simulation.head import HeadPhantom, simulate_head
 

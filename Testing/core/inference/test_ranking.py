@@ -27,12 +27,13 @@ from helpers import (
 from sahlora.cases.scans import list_scans, scans_in
 from sahlora.cli import main
 from sahlora.errors import UsageError
+from sahlora.imaging.planes import VIEWS
+from sahlora.imaging.terminology import SAH
 from sahlora.imaging.volume import read_volume
 from sahlora.inference.predictor import CPU, InferenceSettings, predict
 from sahlora.inference.ranking import Ranker, disagreement_score
-from sahlora.inference.slicing import VIEWS
 from sahlora.models.base_model import Model, save_model
-from sahlora.models.card import SAH, Target
+from sahlora.models.card import Target
 from sahlora.runtime.progress import Progress
 
 SHAPE, SPACING = (12, 64, 56), (5.0, 3.0, 3.0)

@@ -8,17 +8,9 @@ from hypothesis import strategies as st
 
 from helpers import simple_head
 from sahlora.errors import InputError, UsageError
-from sahlora.inference.slicing import (
-    VIEWS,
-    Fusion,
-    WorkingGrid,
-    default_views,
-    head_box,
-    pad_to_multiple,
-    parse_views,
-    resize,
-    window,
-)
+from sahlora.imaging.head import head_box
+from sahlora.imaging.planes import VIEWS, default_views, parse_views
+from sahlora.inference.slicing import Fusion, WorkingGrid, pad_to_multiple, resize, window
 
 SPACING = (3.0, 1.5, 1.2)
 HU = simple_head((24, 60, 70), SPACING)

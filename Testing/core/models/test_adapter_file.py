@@ -20,6 +20,7 @@ from sahlora.adapters.attach import METHODS, STANDARD, AdapterConfig, adapt, col
 from sahlora.cli import build_parser
 from sahlora.commands import adapters as command
 from sahlora.errors import InputError, SAHLoRAError, UsageError
+from sahlora.imaging.terminology import SAH
 from sahlora.models.adapter_file import (
     Adapter,
     AdapterCard,
@@ -30,9 +31,10 @@ from sahlora.models.adapter_file import (
     require_base,
     save_adapter,
 )  # fmt: skip
-from sahlora.models.base_model import CARD_KEY, Model, load_model, read_tensors, save_model
-from sahlora.models.card import SAH, BaseCard, Description, NetworkSpec, Target
+from sahlora.models.base_model import CARD_KEY, Model, load_model, save_model
+from sahlora.models.card import BaseCard, Description, NetworkSpec, Target
 from sahlora.models.network import MultiViewUNet
+from sahlora.models.tensors import read_tensors
 from sahlora.runtime.progress import Progress
 
 SPEC = NetworkSpec(level=1, width=4)

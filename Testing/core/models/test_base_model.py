@@ -17,30 +17,14 @@ from torch import Tensor, nn
 
 from helpers import random_card, random_network, sahlora
 from sahlora.errors import InputError, SAHLoRAError, UsageError
+from sahlora.imaging.terminology import INTRACRANIAL_HEMORRHAGE, SAH
 from sahlora.models import base_model as model
-from sahlora.models.base_model import (
-    CARD_KEY,
-    copy_to,
-    find,
-    import_published,
-    install,
-    installed,
-    load_model,
-    remove,
-    save_model,
-    weights_sha256,
-)
-from sahlora.models.card import (
-    INTRACRANIAL_HEMORRHAGE,
-    SAH,
-    BaseCard,
-    Description,
-    NetworkSpec,
-    Target,
-    decode,
-    encode,
-)
-from sahlora.models.network import MultiViewUNet, network_from_published
+from sahlora.models.base_model import CARD_KEY, load_model, save_model
+from sahlora.models.card import BaseCard, Description, NetworkSpec, Target, decode, encode
+from sahlora.models.network import MultiViewUNet
+from sahlora.models.published import import_published, network_from_published
+from sahlora.models.registry import copy_to, find, install, installed, remove
+from sahlora.models.tensors import weights_sha256
 
 
 def error_code(path: Path) -> str:

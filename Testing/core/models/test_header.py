@@ -15,8 +15,9 @@ from safetensors.torch import load_file
 from sahlora.cli import main
 from sahlora.errors import InputError
 from sahlora.models.adapter_file import read_adapter
-from sahlora.models.base_model import SHIPPED, load_model
+from sahlora.models.base_model import load_model
 from sahlora.models.header import read_contents
+from sahlora.models.registry import SHIPPED
 
 ADAPTER = SHIPPED / "sah-phantom.safetensors"
 BASE = SHIPPED / "hemorrhage-base.safetensors"

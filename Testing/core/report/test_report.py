@@ -18,8 +18,9 @@ from matplotlib import image as pictures
 
 from sahlora.errors import ResourceError
 from sahlora.imaging.geometry import SliceStack
-from sahlora.imaging.volume import Code, Segment, Volume, read_volume
-from sahlora.inference.slicing import head_box
+from sahlora.imaging.head import head_box
+from sahlora.imaging.terminology import Code, Segment
+from sahlora.imaging.volume import Volume, read_volume
 from sahlora.report.measurements import measure, write_json
 from sahlora.report.overlay import GAP, HEADER, HEADING, MARGIN, WIDTH, choose_slices
 from sahlora.report.report import ReportContext, write_overlay, write_page

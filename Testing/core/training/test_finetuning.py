@@ -27,6 +27,7 @@ from helpers import (
 from sahlora.adapters.attach import adapt, collect
 from sahlora.adapters.config import AdapterConfig
 from sahlora.cases.manifest import list_cases, read_manifest
+from sahlora.cases.split import Cohort, split_cases
 from sahlora.cli import main
 from sahlora.errors import InputError, ResourceError, SAHLoRAError, UsageError
 from sahlora.evaluation.metrics import dice
@@ -35,6 +36,7 @@ from sahlora.models.base_model import load_model, save_model
 from sahlora.models.card import Description, Preprocessing
 from sahlora.runtime.progress import SILENT, Progress
 from sahlora.training.augmentation import augmentation
+from sahlora.training.batches import SliceBatches
 from sahlora.training.finetuning import (
     NOT_BETTER,
     OPTIMISTIC,
@@ -46,9 +48,9 @@ from sahlora.training.finetuning import (
 )
 from sahlora.training.learner import Learner
 from sahlora.training.loop import train
-from sahlora.training.prepared import SliceBatches, prepare_cases
+from sahlora.training.prepared import prepare_cases
 from sahlora.training.settings import FINETUNING_PRESETS, TrainingSettings
-from sahlora.training.validation import Cohort, slice_dice, split_cases
+from sahlora.training.validation import slice_dice
 
 CPU = torch.device("cpu")
 SHIPPED = CORE / "sahlora" / "models" / "weights" / "hemorrhage-base.safetensors"

@@ -14,19 +14,21 @@ from safetensors import safe_open
 
 from helpers import simple_head
 from sahlora.cases.manifest import read_manifest
+from sahlora.cases.split import Cohort
 from sahlora.errors import InputError, SAHLoRAError, UsageError
 from sahlora.imaging.labels import UNKNOWN, UNMARKED
+from sahlora.imaging.terminology import INTRACRANIAL_HEMORRHAGE
 from sahlora.imaging.volume import Volume, read_volume
 from sahlora.inference.predictor import InferenceSettings, predict
 from sahlora.models.base_model import load_model
-from sahlora.models.card import INTRACRANIAL_HEMORRHAGE, Description, NetworkSpec, Preprocessing, Target
+from sahlora.models.card import Description, NetworkSpec, Preprocessing, Target
 from sahlora.runtime.progress import Event, Progress
 from sahlora.training.augmentation import augmentation
+from sahlora.training.batches import SliceBatches
 from sahlora.training.losses import SMALLEST_BLEED, bce_dice_loss, soft_dice_loss, unmarked_loss
-from sahlora.training.prepared import SliceBatches, known_label, prepare_cases, read_label
+from sahlora.training.prepared import known_label, prepare_cases, read_label
 from sahlora.training.pretraining import PretrainingPlan, pretrain
 from sahlora.training.settings import PRESETS, TrainingSettings
-from sahlora.training.validation import Cohort
 
 SPACING = (4.0, 2.0, 2.0)
 SHAPE = (10, 48, 44)
@@ -489,6 +491,6 @@ def test_volume_of_the_label_is_kept_in_preparation(manifest: Path, tmp_path: Pa
 
 
 def _box(volume: Volume) -> tuple[slice, slice, slice]:
-    from sahlora.inference.slicing import head_box
+    from sahlora.imaging.head import head_box
 
     return head_box(volume.hu, volume.spacing)

@@ -18,8 +18,9 @@ from helpers import environment, simple_head, write_manifest
 from sahlora.cases.manifest import read_manifest
 from sahlora.models.card import Preprocessing
 from sahlora.training.augmentation import augmentation
+from sahlora.training.batches import SliceBatches
 from sahlora.training.prefetch import prefetched
-from sahlora.training.prepared import SliceBatches, prepare_cases
+from sahlora.training.prepared import prepare_cases
 
 SHAPE, SPACING = (24, 192, 160), (5.0, 1.0, 1.0)
 
