@@ -31,8 +31,9 @@ from sahlora.models.adapter_file import (
     require_base,
     save_adapter,
 )  # fmt: skip
-from sahlora.models.base_model import CARD_KEY, Model, load_model, save_model
+from sahlora.models.base_model import Model, load_model, save_model
 from sahlora.models.card import BaseCard, Description, NetworkSpec, Target
+from sahlora.models.header import CARD_KEY
 from sahlora.models.network import MultiViewUNet
 from sahlora.models.tensors import read_tensors
 from sahlora.runtime.progress import Progress

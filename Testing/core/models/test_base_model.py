@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from helpers import random_card, random_network, sahlora
 from sahlora.errors import InputError, SAHLoRAError, UsageError
 from sahlora.imaging.terminology import INTRACRANIAL_HEMORRHAGE, SAH
-from sahlora.models import base_model as model
-from sahlora.models.base_model import CARD_KEY, load_model, save_model
+from sahlora.models import registry
+from sahlora.models.base_model import load_model, save_model
 from sahlora.models.card import BaseCard, Description, NetworkSpec, Target, decode, encode
+from sahlora.models.header import CARD_KEY
 from sahlora.models.network import MultiViewUNet
 from sahlora.models.published import import_published, network_from_published
 from sahlora.models.registry import copy_to, find, install, installed, remove
@@ -358,6 +359,6 @@ def test_models_command_imports_shows_lists_and_removes(tmp_path: Path, models_f
 
 def test_the_users_folder_can_be_moved(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SAHLORA_MODELS", str(tmp_path))
-    assert model.models_folder() == tmp_path
+    assert registry.models_folder() == tmp_path
     monkeypatch.delenv("SAHLORA_MODELS", raising=False)
-    assert model.models_folder().parts[-2:] == ("sahlora", "models")
+    assert registry.models_folder().parts[-2:] == ("sahlora", "models")
