@@ -17,9 +17,8 @@ from sahlora.evaluation.metrics import dice
 from sahlora.evaluation.statistics import summarize
 from sahlora.imaging.volume import Volume
 from sahlora.inference.predictor import predict
-from sahlora.models.adapter_file import find_base, merged_model, read_adapter
+from sahlora.models.adapter_file import find_base, load_adapter, merged_model
 from sahlora.models.base_model import Model
-from sahlora.models.registry import find
 from sahlora.simulation.head import SITES, HeadPhantom, simulate_head
 
 VOLUMES_ML = (20.0, 40.0, 80.0, 10.0)
@@ -39,7 +38,7 @@ def main() -> None:
     parser.add_argument("--adapter", default="sah-phantom")
     parser.add_argument("--heads", type=int, default=8)
     args = parser.parse_args()
-    adapter = read_adapter(find(args.adapter, "adapter"))
+    adapter = load_adapter(args.adapter)
     base = find_base(adapter.card)
     adapted = merged_model(adapter, base, "axial")
     print("| seed | site | true mL | threshold Dice | base Dice | adapted Dice | adapted mL |")

@@ -37,7 +37,6 @@ from sahlora.imaging.volume import Volume
 from sahlora.inference.predictor import PIXELS_PER_BATCH, InferenceSettings, fold_batch_norm, predict
 from sahlora.inference.slicing import WorkingGrid, pad_to_multiple, window
 from sahlora.models.base_model import Model, load_model
-from sahlora.models.registry import find
 from sahlora.runtime.process import keep_freed_memory
 from sahlora.simulation.head import HeadPhantom, simulate_head
 
@@ -154,7 +153,7 @@ def print_peak(which: str, volume: Volume, model: Model) -> None:
 def measure(label: str, model_name: str, repetitions: int) -> dict[str, float | str]:
     """Measure one volume."""
     slices, spacing = int(label.rpartition("×")[2]), SHAPES[label]
-    volume, model = head(slices, spacing), load_model(find(model_name))
+    volume, model = head(slices, spacing), load_model(model_name)
     models = {"axial": model.for_inference()}
     prediction = predict(volume, models, AXIAL)
     dtype = torch.bfloat16 if prediction.precision == "bf16" else torch.float32
@@ -215,7 +214,7 @@ def main() -> None:
     args = parser.parse_args()
     keep_freed_memory()  # as the command does
     if args.peak:
-        print_peak(args.peak, head(args.slices, tuple(args.spacing)), load_model(find(args.model)))
+        print_peak(args.peak, head(args.slices, tuple(args.spacing)), load_model(args.model))
         return
     rows = [measure(label, args.model, args.repetitions) for label in SHAPES]
     machine = (

@@ -44,7 +44,6 @@ from sahlora.cases.manifest import Case
 from sahlora.cases.split import Cohort
 from sahlora.models.base_model import Model, load_model
 from sahlora.models.card import Description
-from sahlora.models.registry import find
 from sahlora.runtime.devices import choose_device, describe_device, runs_bf16, use_threads
 from sahlora.runtime.process import keep_freed_memory
 from sahlora.runtime.progress import SILENT, Progress
@@ -263,7 +262,7 @@ def main() -> None:
     args = parser.parse_args()
     use_threads(args.threads)
     keep_freed_memory()  # as the command does
-    device, base = choose_device(args.device), load_model(find("hemorrhage-base", "base"))
+    device, base = choose_device(args.device), load_model("hemorrhage-base")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         cases = simulate_cases(folder, 3)

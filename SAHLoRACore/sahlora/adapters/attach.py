@@ -22,9 +22,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from sahlora.adapters.config import (
-    STANDARD,
-    AdapterConfig,
+from sahlora.adapters.config import STANDARD, AdapterConfig
+from sahlora.adapters.methods import METHODS, DoRA, Replacement, Transposed, swap_channels
+from sahlora.adapters.scope import (
     Site,
     base_layers,
     count_parameters,
@@ -34,7 +34,6 @@ from sahlora.adapters.config import (
     plan,
     state_shapes,
 )
-from sahlora.adapters.methods import METHODS, DoRA, Replacement, Transposed, swap_channels
 from sahlora.errors import InputError, UsageError
 
 __all__ = [

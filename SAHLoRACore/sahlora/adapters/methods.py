@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sahlora.adapters import config
+
 Shape = tuple[int, ...]
 Shapes = dict[str, Shape]
 
@@ -256,13 +258,7 @@ class Method(NamedTuple):
 
 
 METHODS: dict[str, Method] = {
-    "lora-c": Method(LoRAC),
-    "conv-lora": Method(ConvLoRA),
-    "cp-lora": Method(CPLoRA),
-    "dora-c": Method(LoRAC, dora=True),
-    "conv-dora": Method(ConvLoRA, dora=True),
-    "cp-dora": Method(CPLoRA, dora=True),
-    "locon": Method(LoCon),
+    name: Method(globals()[delta], dora) for name, (delta, dora) in config.METHODS.items()
 }
 
 

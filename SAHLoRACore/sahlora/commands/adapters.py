@@ -120,7 +120,7 @@ def _list(args: argparse.Namespace) -> Outcome:
 
 
 def _count(args: argparse.Namespace) -> Outcome:
-    from sahlora.adapters.config import count_methods
+    from sahlora.adapters.scope import count_methods
     from sahlora.models.base_model import read_base_card
     from sahlora.models.registry import find
     from sahlora.models.selection import DEFAULT_MODEL
@@ -179,7 +179,6 @@ def _merge(args: argparse.Namespace) -> Outcome:
     from sahlora.errors import UsageError
     from sahlora.models.adapter_file import find_base, merged_model
     from sahlora.models.base_model import load_model, save_model
-    from sahlora.models.registry import find
     from sahlora.runtime.files import require_writable
 
     require_writable(args.output)
@@ -188,7 +187,7 @@ def _merge(args: argparse.Namespace) -> Outcome:
     if args.view is None and len(views) > 1:
         raise UsageError("which-view", f"The adapter holds {', '.join(views)}.", "Choose one with --view.")
     view = args.view or views[0]
-    base: Model = load_model(find(args.base, "base")) if args.base else find_base(adapter.card)
+    base: Model = load_model(args.base) if args.base else find_base(adapter.card)
     model = merged_model(adapter, base, view)
     save_model(args.output, model.network, model.card)
     return [f"Wrote the base model {args.output}."], {"model": str(args.output)}
@@ -283,10 +282,9 @@ def _remove(args: argparse.Namespace) -> Outcome:
 
 
 def _read(name: str) -> Adapter:
-    from sahlora.models.adapter_file import read_adapter
-    from sahlora.models.registry import find
+    from sahlora.models.adapter_file import load_adapter
 
-    return read_adapter(find(name, "adapter"))
+    return load_adapter(name)
 
 
 def _network(spec: NetworkSpec) -> Any:

@@ -32,14 +32,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, progress: Progress) -> None:
     """Simulate, segment, compare."""
-    from sahlora.commands import segment
     from sahlora.evaluation.baseline import brain_threshold
     from sahlora.evaluation.metrics import dice
-    from sahlora.imaging.volume import read_volume
     from sahlora.imaging.writers import write_image
     from sahlora.inference.predictor import predict
     from sahlora.models.adapter_file import find_base, read_adapter_card
     from sahlora.models.registry import find
+    from sahlora.segmentation import ResultFiles, segment
     from sahlora.simulation.head import HeadPhantom, simulate_head
     from sahlora.simulation.writers import write_dicom_series
 
@@ -49,20 +48,16 @@ def run(args: argparse.Namespace, progress: Progress) -> None:
     write_dicom_series(head, out / "dicom")
     write_image(head.mask, out / "truth.nii.gz")
 
-    parser = argparse.ArgumentParser()
-    segment.configure(parser)
-    files = {
-        "-o": "label.seg.nrrd",
-        "--report": "report.json",
-        "--overlay": "overlay.png",
-        "--page": "report.html",
-    }
-    call = [str(out / "dicom"), "--adapter", ADAPTER]
-    call += [part for option, name in files.items() for part in (option, str(out / name))]
-    found = segment.segment(parser.parse_args(call), progress)
+    files = ResultFiles(
+        out / "label.seg.nrrd",
+        report=out / "report.json",
+        overlay=out / "overlay.png",
+        page=out / "report.html",
+    )
+    found = segment(out / "dicom", adapter=ADAPTER, outputs=files, progress=progress)
 
     progress.stage("comparing")
-    volume, truth = read_volume(out / "dicom"), head.blood.astype(bool)
+    volume, truth = found.volume, head.blood.astype(bool)
     base = find_base(read_adapter_card(find(ADAPTER, "adapter")))
     alone = predict(volume, {"axial": base.for_inference()}).probability >= base.card.target.threshold
     figures = {

@@ -60,9 +60,8 @@ def seconds_per_slice(device: torch.device) -> float:
     from sahlora.imaging.planes import View
     from sahlora.inference.predictor import InferenceSettings, predict
     from sahlora.models.base_model import ViewModel, load_model
-    from sahlora.models.registry import find
 
-    models: dict[View, ViewModel] = {"axial": load_model(find("hemorrhage-base")).for_inference()}
+    models: dict[View, ViewModel] = {"axial": load_model("hemorrhage-base").for_inference()}
     settings = InferenceSettings(views=("axial",), batch_size=SLICES)
     head = _head()
     return min(predict(head, models, settings, device).seconds for _time in range(2)) / SLICES

@@ -78,9 +78,9 @@ def _configure_adapter(group: argparse._ArgumentGroup) -> None:
 
 def run(args: argparse.Namespace, progress: Progress) -> None:
     """Check everything, train, write the adapter and say what was gained."""
-    from sahlora.adapters.config import count_parameters
+    from sahlora.adapters.scope import count_parameters
     from sahlora.models.base_model import load_model
-    from sahlora.models.registry import SUFFIX, find
+    from sahlora.models.registry import SUFFIX
     from sahlora.models.selection import DEFAULT_MODEL
     from sahlora.runtime.devices import choose_device, use_threads
     from sahlora.runtime.files import require_ending, require_writable
@@ -95,7 +95,7 @@ def run(args: argparse.Namespace, progress: Progress) -> None:
     device, folder = choose_device(args.device), run_folder(args)
     if args.resume:
         require_run(folder)
-    base = load_model(find(args.model or DEFAULT_MODEL, "base"))
+    base = load_model(args.model or DEFAULT_MODEL)
     plan = _plan(args, base)
     count_parameters(base.network, plan.adapter)
     cohort = read_cohort(args, plan.settings.seed, None, progress)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from sahlora.about import __version__
-from sahlora.adapters.config import count_parameters
+from sahlora.adapters.scope import count_parameters
 from sahlora.cases.manifest import FILE_COLUMNS, Case
 from sahlora.cases.split import Cohort
 from sahlora.crossval.grid import NONE, THRESHOLD, Configuration

@@ -11,14 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from sahlora.adapters.attach import activate, adapt, load, merge
-from sahlora.adapters.config import STATISTICS, AdapterConfig, state_shapes
+from sahlora.adapters.config import AdapterConfig
+from sahlora.adapters.scope import STATISTICS, state_shapes
 from sahlora.errors import InputError, UsageError
 from sahlora.imaging.planes import View
 from sahlora.models.base_model import Model, load_model
 from sahlora.models.card import FORMAT_VERSION, Description, NetworkSpec, Plain, Target, decode, encode
 from sahlora.models.header import LARGEST_HEADER, card_kind, read_card_json
 from sahlora.models.network import MultiViewUNet
-from sahlora.models.registry import installed
+from sahlora.models.registry import find, installed
 from sahlora.models.tensors import read_tensors, require_tensors, weights_sha256, write_tensors
 
 LEAST_STRENGTH = 0.01
@@ -141,14 +142,20 @@ def read_adapter_card(path: Path) -> AdapterCard:
     return card
 
 
-def read_adapter(path: Path) -> Adapter:
+def load_adapter(adapter: Path | str) -> Adapter:
     """Read an adapter file; every name, shape and number is checked before anything is used.
+
+    Parameters
+    ----------
+    adapter : Path or str
+        A file, or as text the name of an installed adapter or the path of a file.
 
     Raises
     ------
     InputError
-        As `read_adapter_card`, or ``wrong-tensors``, ``not-finite``.
+        As `read_adapter_card`, ``wrong-tensors``, ``not-finite``, or ``unknown-model``.
     """
+    path = find(adapter, "adapter") if isinstance(adapter, str) else adapter
     card = read_adapter_card(path)
     expected = _expected(card)
     if path.stat().st_size > LARGEST_HEADER + 8 * sum(tensor.numel() for tensor in expected.values()):

@@ -20,6 +20,7 @@ from sahlora.models.card import (
 )
 from sahlora.models.header import card_kind, read_card_json
 from sahlora.models.network import MultiViewUNet
+from sahlora.models.registry import find
 from sahlora.models.tensors import read_tensors, require_tensors, weights_sha256, write_tensors
 
 C = TypeVar("C")
@@ -70,14 +71,21 @@ def save_model(path: Path, network: MultiViewUNet, card: BaseCard) -> None:
     write_tensors(path, network.state_dict(), encode(card))
 
 
-def load_model(path: Path) -> Model:
+def load_model(model: Path | str) -> Model:
     """Read a base model; everything is checked before anything is used.
+
+    Parameters
+    ----------
+    model : Path or str
+        A file, or as text the name of an installed base or the path of a file.
 
     Raises
     ------
     InputError
-        As `read_tensors`, `sahlora.models.card.decode` and `require_tensors`, or ``not-a-base``.
+        As `read_tensors`, `sahlora.models.card.decode` and `require_tensors`, ``not-a-base``, or
+        ``unknown-model``.
     """
+    path = find(model, "base") if isinstance(model, str) else model
     card = read_base_card(path)
     with torch.device("meta"):
         expected = _build(card.network).state_dict()

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from sahlora.errors import UsageError
 from sahlora.imaging.planes import View, parse_views
-from sahlora.models.adapter_file import find_base, merged_model, read_adapter
+from sahlora.models.adapter_file import find_base, load_adapter, merged_model
 from sahlora.models.base_model import Model, load_model
-from sahlora.models.registry import find
 
 DEFAULT_MODEL = "hemorrhage-base"
 
 
 def select_models(
-    name: str | None = None, adapter: str | None = None, overrides: Sequence[str] = ()
+    name: str | None = None, adapter: str | None = None, overrides: Mapping[str, str] = MappingProxyType({})
 ) -> dict[View, Model]:
     """Load the model of each view: the main one, adapted or not, for its own views, then the overrides.
 
@@ -24,32 +24,27 @@ def select_models(
         Installed name or file of the base; without it the adapter's, or the shipped one.
     adapter : str, optional
         Installed name or file of an adapter of the base; its views are used.
-    overrides : sequence of str
-        ``VIEW=MODEL``, a base model for one view.
+    overrides : mapping of str to str
+        Name or file of another base for a view.
 
     Raises
     ------
     UsageError
-        ``bad-view-model``, ``unknown-view`` or ``mixed-targets``.
+        ``unknown-view`` or ``mixed-targets``.
     InputError
         From reading the files.
     """
     models: dict[View, Model]
     if adapter is None:
-        main = load_model(find(name or DEFAULT_MODEL, "base"))
+        main = load_model(name or DEFAULT_MODEL)
         models = dict.fromkeys(main.card.preprocessing.views, main)
     else:
-        content = read_adapter(find(adapter, "adapter"))
-        base = load_model(find(name, "base")) if name else find_base(content.card)
+        content = load_adapter(adapter)
+        base = load_model(name) if name else find_base(content.card)
         models = {view: merged_model(content, base, view) for view in content.states}
     target = next(iter(models.values())).card.target
-    for override in overrides:
-        view, _, other = override.partition("=")
-        if not other:
-            raise UsageError(
-                "bad-view-model", f"“{override}” is not VIEW=MODEL.", "Write e.g. coronal=my-model."
-            )
-        model = load_model(find(other, "base"))
+    for view, other in overrides.items():
+        model = load_model(other)
         if model.card.target.segment != target.segment:
             raise UsageError(
                 "mixed-targets",

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from sahlora.about import __version__
 from sahlora.adapters.attach import adapt, collect
-from sahlora.adapters.config import STANDARD, AdapterConfig, count_parameters
+from sahlora.adapters.config import STANDARD, AdapterConfig
+from sahlora.adapters.scope import count_parameters
 from sahlora.cases.split import Cohort
 from sahlora.evaluation.statistics import FEWEST_PAIRS, Summary, summarize
 from sahlora.imaging.planes import View

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from helpers import events, sahlora
-from sahlora.adapters.config import STANDARD, AdapterConfig, count_methods, count_parameters
+from sahlora.adapters.config import STANDARD, AdapterConfig
+from sahlora.adapters.scope import count_methods, count_parameters
 from sahlora.errors import UsageError
 from sahlora.models.network import MultiViewUNet
 

@@ -34,7 +34,7 @@ from sahlora.errors import InputError, SAHLoRAError, UsageError
 from sahlora.evaluation.evaluate import CaseResult, System, evaluate
 from sahlora.evaluation.metrics import CaseScore
 from sahlora.imaging.labels import read_label_map
-from sahlora.models.adapter_file import merged_model, read_adapter
+from sahlora.models.adapter_file import load_adapter, merged_model
 from sahlora.models.base_model import load_model, save_model
 from sahlora.models.card import Preprocessing
 from sahlora.runtime.progress import Event, Progress
@@ -258,7 +258,7 @@ def test_results_are_those_of_evaluating_the_adapter_directly(folder: Path, stud
     (outcome,) = gather(study, jobs)
     assert len(outcome.finished) == 2
     for job, result in outcome.finished:
-        adapter = read_adapter(job_folder(study, job) / ADAPTER)
+        adapter = load_adapter(job_folder(study, job) / ADAPTER)
         models = {"axial": merged_model(adapter, base, "axial").for_inference()}
         system = System("adapter", models, base.card.target.threshold, {})
         assert result.cases == evaluate(job.fold.test, [system]).results["adapter"]

@@ -16,7 +16,7 @@ from sahlora.imaging.geometry import SliceStack
 from sahlora.imaging.planes import VIEWS
 from sahlora.imaging.volume import Volume, read_volume
 from sahlora.inference.predictor import InferenceSettings, fold_batch_norm, predict
-from sahlora.models.adapter_file import find_base, merged_model, read_adapter
+from sahlora.models.adapter_file import find_base, load_adapter, merged_model
 from sahlora.models.base_model import ViewModel
 from sahlora.models.card import Preprocessing
 from sahlora.models.registry import find
@@ -245,7 +245,7 @@ def test_prediction_leaves_the_model_untouched() -> None:
 def test_bf16_finds_what_float32_finds_in_the_demo() -> None:
     head = simulate_head(HeadPhantom(seed=1, sah_volume_ml=30))
     volume = Volume.from_array(head.hu, head.settings.spacing)
-    adapter = read_adapter(find("sah-phantom", "adapter"))
+    adapter = load_adapter(find("sah-phantom", "adapter"))
     model = merged_model(adapter, find_base(adapter.card), "axial")
     found = [
         predict(volume, {"axial": model.for_inference()}, InferenceSettings(precision=precision)).probability

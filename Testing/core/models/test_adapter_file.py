@@ -26,8 +26,8 @@ from sahlora.models.adapter_file import (
     AdapterCard,
     apply_adapter,
     find_base,
+    load_adapter,
     merged_model,
-    read_adapter,
     require_base,
     save_adapter,
 )  # fmt: skip
@@ -79,7 +79,7 @@ def rewritten(path: Path, source: Path, card: dict[str, Any] | None = None, **te
 
 
 def read_card(path: Path) -> dict[str, Any]:
-    return json.loads(json.dumps(asdict(read_adapter(path).card)))
+    return json.loads(json.dumps(asdict(load_adapter(path).card)))
 
 
 # ------------------------------------------------------------------------------------------------ round trip
@@ -91,7 +91,7 @@ def test_an_adapter_comes_back_equal(method: str, base: Model, tmp_path: Path) -
         base, method=method, views=("axial", "coronal"), ranks={"head.*": 1}, adapt_batchnorm_statistics=True
     )
     save_adapter(tmp_path / "a.safetensors", adapter)
-    back = read_adapter(tmp_path / "a.safetensors")
+    back = load_adapter(tmp_path / "a.safetensors")
     assert back.card == adapter.card
     assert back.states.keys() == adapter.states.keys()
     for view, state in adapter.states.items():
@@ -108,11 +108,11 @@ def test_another_process_under_another_seed_gives_the_same_output(base: Model, t
     code = """if True:
         import sys, torch
         from pathlib import Path
-        from sahlora.models.adapter_file import apply_adapter, read_adapter, require_base
+        from sahlora.models.adapter_file import apply_adapter, load_adapter, require_base
         from sahlora.models.base_model import load_model
         torch.manual_seed(12345)
         folder = Path(sys.argv[1])
-        model, adapter = load_model(folder / "b.safetensors"), read_adapter(folder / "a.safetensors")
+        model, adapter = load_model(folder / "b.safetensors"), load_adapter(folder / "a.safetensors")
         require_base(adapter.card, model)
         apply_adapter(model.network, adapter, "axial")
         torch.save(model.network(torch.load(folder / "x.pt")).detach(), folder / "y.pt")
@@ -132,7 +132,7 @@ def test_strength_goes_a_part_of_the_way_from_the_base(method: str, base: Model,
     adapter = trained(base, method=method, adapt_batchnorm_statistics=True)
     save_adapter(tmp_path / "a.safetensors", replace(adapter, card=replace(adapter.card, strength=0.25)))
     whole = merged_model(adapter, base, "axial").network.state_dict()
-    part = merged_model(read_adapter(tmp_path / "a.safetensors"), base, "axial").network.state_dict()
+    part = merged_model(load_adapter(tmp_path / "a.safetensors"), base, "axial").network.state_dict()
     for key, tensor in base.network.state_dict().items():
         if tensor.is_floating_point():
             torch.testing.assert_close(part[key], tensor.lerp(whole[key], 0.25), rtol=1e-5, atol=1e-6)
@@ -152,7 +152,7 @@ def test_a_strength_that_is_none_is_refused(strength: Any, base: Model, tmp_path
     save_adapter(tmp_path / "a.safetensors", trained(base))
     card = read_card(tmp_path / "a.safetensors")
     with pytest.raises(InputError) as raised:
-        read_adapter(
+        load_adapter(
             rewritten(tmp_path / "b.safetensors", tmp_path / "a.safetensors", card | {"strength": strength})
         )
     assert raised.value.code == "bad-card"
@@ -162,7 +162,7 @@ def test_a_card_without_a_strength_is_of_full_strength(base: Model, tmp_path: Pa
     save_adapter(tmp_path / "a.safetensors", trained(base))
     card = read_card(tmp_path / "a.safetensors")
     del card["strength"]
-    old = read_adapter(rewritten(tmp_path / "b.safetensors", tmp_path / "a.safetensors", card))
+    old = load_adapter(rewritten(tmp_path / "b.safetensors", tmp_path / "a.safetensors", card))
     assert old.card.strength == 1
 
 
@@ -208,7 +208,7 @@ def test_wrong_tensors_are_refused(name: str, value: Any, base: Model, tmp_path:
     save_adapter(tmp_path / "a.safetensors", trained(base))
     path = rewritten(tmp_path / "b.safetensors", tmp_path / "a.safetensors", **{name: value})
     with pytest.raises(InputError) as raised:
-        read_adapter(path)
+        load_adapter(path)
     assert raised.value.code in ("wrong-tensors", "not-finite")
 
 
@@ -239,7 +239,7 @@ def test_wrong_cards_are_refused(place: tuple, value: Any, code: str, base: Mode
         node = node[key]
     node[place[-1]] = value
     with pytest.raises(InputError) as raised:
-        read_adapter(rewritten(tmp_path / "b.safetensors", tmp_path / "a.safetensors", card))
+        load_adapter(rewritten(tmp_path / "b.safetensors", tmp_path / "a.safetensors", card))
     assert raised.value.code == code
 
 
@@ -251,7 +251,7 @@ def test_wrong_cards_are_refused(place: tuple, value: Any, code: str, base: Mode
 def test_other_files_are_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "a.safetensors").write_bytes(content)
     with pytest.raises(InputError) as raised:
-        read_adapter(tmp_path / "a.safetensors")
+        load_adapter(tmp_path / "a.safetensors")
     assert raised.value.code == "not-a-model"
 
 
@@ -263,7 +263,7 @@ def test_a_key_given_twice_is_refused(base: Model, tmp_path: Path) -> None:
     twice = header[:-1] + b',"axial.head.0.A":{"dtype":"F32","shape":[2,36],"data_offsets":[0,288]}}'
     (tmp_path / "b.safetensors").write_bytes(struct.pack("<Q", len(twice)) + twice + data[8 + length :])
     with pytest.raises(InputError):
-        read_adapter(tmp_path / "b.safetensors")
+        load_adapter(tmp_path / "b.safetensors")
 
 
 def damaged(source: bytes, draw: np.random.Generator) -> bytes:
@@ -283,7 +283,7 @@ def read_damaged(count: int, seed: int, base: Model, folder: Path) -> None:
     for _ in range(count):
         (folder / "b.safetensors").write_bytes(damaged(source, draw))
         try:
-            adapter = read_adapter(folder / "b.safetensors")
+            adapter = load_adapter(folder / "b.safetensors")
         except SAHLoRAError as error:
             assert isinstance(error, InputError) and error.hint
             refused += 1
@@ -336,7 +336,7 @@ def test_list_and_show_tell_what_is_installed(shelf: Path, capsys: pytest.Captur
     assert shown["card"]["adapters"]["axial"]["method"] == "lora-c"
     assert (
         shown["parameters"]
-        == trained(find_base(read_adapter(shelf / "other.safetensors").card), rank=1).parameters
+        == trained(find_base(load_adapter(shelf / "other.safetensors").card), rank=1).parameters
     )
     assert "lora-c" in capsys.readouterr().out
 
@@ -346,7 +346,7 @@ def test_merge_writes_a_base_with_the_adapters_output(shelf: Path, base: Model) 
     merged = load_model(shelf / "merged.safetensors")
     network = MultiViewUNet(1, 4).eval()
     network.load_state_dict(base.network.state_dict())
-    apply_adapter(network, read_adapter(shelf / "models" / "site.safetensors"), "axial")
+    apply_adapter(network, load_adapter(shelf / "models" / "site.safetensors"), "axial")
     x = torch.randn(1, 1, 8, 8)
     assert torch.equal(merged.network(x), network(x))
     assert merged.sha256 != base.sha256 and merged.card.description.title == "Site"
@@ -357,7 +357,7 @@ def test_average_and_compress_write_adapters_that_load(shelf: Path) -> None:
     assert {layer["rank"] for layer in mean["layers"]["axial"].values()} == {2}
     small = sahlora("compress", shelf / "mean.safetensors", "--rank", "2", "-o", shelf / "small.safetensors")
     assert all(0 <= layer["error"] < 1 for layer in small["layers"]["axial"].values())
-    assert read_adapter(shelf / "small.safetensors").card.adapters["axial"].method == "cp-lora"
+    assert load_adapter(shelf / "small.safetensors").card.adapters["axial"].method == "cp-lora"
 
 
 def test_export_import_and_remove_move_a_file_in_and_out(shelf: Path) -> None:
@@ -375,19 +375,19 @@ def test_export_import_and_remove_move_a_file_in_and_out(shelf: Path) -> None:
 
 
 def test_words_of_the_card_are_changed_and_nothing_else(shelf: Path) -> None:
-    before = read_adapter(shelf / "models" / "site.safetensors")
+    before = load_adapter(shelf / "models" / "site.safetensors")
     words = {"title": "Scanner 2", "summary": "é “for” 5 mm", "author": "A group", "license": "CC-BY-4.0"}
     options = [part for word, text in words.items() for part in (f"--{word}", text)]
     sahlora("describe", "site", *options)
     sahlora("export", shelf / "other.safetensors", "-o", shelf / "out.safetensors", "--author", "Others")
     sahlora("import", shelf / "other.safetensors", "--name", "new", "--title", "New")
-    after = read_adapter(shelf / "models" / "site.safetensors")
+    after = load_adapter(shelf / "models" / "site.safetensors")
 
     assert {word: getattr(after.card.description, word) for word in words} == words
     assert replace(after.card, description=before.card.description) == before.card
     assert all(torch.equal(t, after.states["axial"][k]) for k, t in before.states["axial"].items())
-    assert read_adapter(shelf / "out.safetensors").card.description == Description("Site", author="Others")
-    assert read_adapter(shelf / "models" / "new.safetensors").card.description.title == "New"
+    assert load_adapter(shelf / "out.safetensors").card.description == Description("Site", author="Others")
+    assert load_adapter(shelf / "models" / "new.safetensors").card.description.title == "New"
 
 
 @pytest.mark.parametrize(
@@ -411,17 +411,17 @@ def test_words_that_can_not_be_changed_are_refused(arguments: tuple, code: str, 
 
 
 def test_the_strength_is_changed_and_nothing_else(shelf: Path) -> None:
-    before = read_adapter(shelf / "models" / "site.safetensors")
+    before = load_adapter(shelf / "models" / "site.safetensors")
     sahlora("export", "site", "-o", shelf / "weak.safetensors", "--strength", "0.5", "--title", "Weak")
     sahlora("describe", "site", "--strength", "0.7")
-    after = read_adapter(shelf / "models" / "site.safetensors")
+    after = load_adapter(shelf / "models" / "site.safetensors")
     assert after.card == replace(before.card, strength=0.7)
     assert all(torch.equal(t, after.states["axial"][k]) for k, t in before.states["axial"].items())
-    assert read_adapter(shelf / "weak.safetensors").card.strength == 0.5
+    assert load_adapter(shelf / "weak.safetensors").card.strength == 0.5
     with pytest.raises(UsageError, match="strengths"):
         sahlora("average", "site", shelf / "weak.safetensors", "-o", shelf / "mean.safetensors")
     sahlora("compress", "site", "--rank", "2", "-o", shelf / "small.safetensors")
-    assert read_adapter(shelf / "small.safetensors").card.strength == 0.7
+    assert load_adapter(shelf / "small.safetensors").card.strength == 0.7
 
 
 def test_export_without_words_is_the_same_file(shelf: Path) -> None:

@@ -249,7 +249,7 @@ def test_shipped_models_can_be_loaded() -> None:
 
 
 def test_the_shipped_base_is_not_called_sah() -> None:
-    assert load_model(find("hemorrhage-base")).card.target.segment == INTRACRANIAL_HEMORRHAGE
+    assert load_model("hemorrhage-base").card.target.segment == INTRACRANIAL_HEMORRHAGE
 
 
 def test_installed_models_are_found_by_name_and_removed(random_model: Path, models_folder: Path) -> None:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from sahlora.cli import main
 from sahlora.errors import InputError
-from sahlora.models.adapter_file import read_adapter
+from sahlora.models.adapter_file import load_adapter
 from sahlora.models.base_model import load_model
 from sahlora.models.header import read_contents
 from sahlora.models.registry import SHIPPED
@@ -139,7 +139,7 @@ def field_of_the_card_given_twice(header: dict[str, Any], tensors: bytes) -> tup
     ],
 )
 @pytest.mark.parametrize(
-    ("source", "read"), [(ADAPTER, read_adapter), (BASE, load_model)], ids=["adapter", "base"]
+    ("source", "read"), [(ADAPTER, load_adapter), (BASE, load_model)], ids=["adapter", "base"]
 )
 def test_file_that_hides_anything_is_refused(
     source: Path, read: Callable, hide: Callable, code: str, tmp_path: Path
@@ -154,7 +154,7 @@ def test_file_that_hides_anything_is_refused(
 def test_file_taken_apart_and_put_together_again_is_read(tmp_path: Path) -> None:
     """The files of the test above are refused for what they hide, not for how they are written."""
     header, tensors = parts(ADAPTER)
-    assert read_adapter(assemble(tmp_path / "same.safetensors", json.dumps(header), tensors)).parameters
+    assert load_adapter(assemble(tmp_path / "same.safetensors", json.dumps(header), tensors)).parameters
 
 
 def test_file_that_hides_something_is_not_installed(

@@ -31,7 +31,7 @@ from sahlora.cases.split import Cohort, split_cases
 from sahlora.cli import main
 from sahlora.errors import InputError, ResourceError, SAHLoRAError, UsageError
 from sahlora.evaluation.metrics import dice
-from sahlora.models.adapter_file import read_adapter
+from sahlora.models.adapter_file import load_adapter
 from sahlora.models.base_model import load_model, save_model
 from sahlora.models.card import Description, Preprocessing
 from sahlora.runtime.progress import SILENT, Progress
@@ -94,7 +94,7 @@ def test_fine_tuning_finds_blood_that_the_base_misses(
     assert done.comparison is not None
     assert done.comparison.before[0] < 0.3
     assert done.comparison.after[0] > 0.6
-    assert read_adapter(output).card.description.limits == (OPTIMISTIC,)
+    assert load_adapter(output).card.description.limits == (OPTIMISTIC,)
 
 
 def test_segment_with_the_adapter_gives_the_dice_on_its_card(cohort: Cohort, tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_segment_with_the_adapter_gives_the_dice_on_its_card(cohort: Cohort, tmp
     done = sahlora("segment", case.image, "-o", label, "--adapter", output, "--model", SHIPPED)
     assert done.returncode == 0, done.stderr
     found, true = (sitk.GetArrayFromImage(sitk.ReadImage(str(path))) == 1 for path in (label, case.label))
-    stated = read_adapter(output).card.training["held_out"]["dice_after"]
+    stated = load_adapter(output).card.training["held_out"]["dice_after"]
     assert stated["n"] == 1
     assert stated["mean"] == pytest.approx(dice(found, true), abs=5e-5)
 
@@ -127,7 +127,7 @@ def test_who_was_held_out_is_told_and_can_be_judged_again(
     assert main([*map(str, call)]) == 0
     assert "nan" not in capsys.readouterr().out  # one case has no spread
     (judged,) = csv.DictReader((tmp_path / "judged" / "cases.csv").open())
-    stated = read_adapter(output).card.training["held_out"]
+    stated = load_adapter(output).card.training["held_out"]
     assert judged["case"] == held_out
     assert float(judged["dice"]) == pytest.approx(stated["dice_after"]["mean"], abs=5e-5)
     assert stated["strength"] == 0.5
@@ -141,7 +141,7 @@ def test_a_run_gives_other_strengths_and_the_card_compares_the_one_asked_for(
     for strength in (1.0, 0.1):
         wanted, output = replace(whole, strength=strength), tmp_path / f"{strength}.safetensors"
         finetune(cohort, base, wanted, output, tmp_path / "run", CPU)
-        made[strength] = read_adapter(output)
+        made[strength] = load_adapter(output)
     assert made[0.1].card.strength == 0.1
     assert all(torch.equal(t, made[0.1].states["axial"][k]) for k, t in made[1.0].states["axial"].items())
     before, after, little = (
@@ -156,7 +156,7 @@ def test_each_view_has_its_own_adapter(folder: Path, cohort: Cohort, tmp_path: P
     three = replace(plan(replace(QUICK, epochs=1)), views=views)
     base, output = load_model(folder / "base.safetensors"), tmp_path / "a.safetensors"
     finetune(cohort, base, three, output, tmp_path / "run", CPU)
-    states = read_adapter(output).states
+    states = load_adapter(output).states
     assert tuple(states) == views
     key = next(iter(states["axial"]))
     assert not torch.equal(states["axial"][key], states["coronal"][key])
@@ -173,7 +173,7 @@ def test_an_adapter_that_gains_nothing_says_so(folder: Path, cohort: Cohort, tmp
     assert done.comparison is not None
     assert done.comparison.after == done.comparison.before
     assert "not-better" in [event.get("code") for event in seen]
-    assert read_adapter(output).card.description.limits == (NOT_BETTER,)
+    assert load_adapter(output).card.description.limits == (NOT_BETTER,)
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_without_held_out_cases_the_card_says_that_nothing_is_known(folder: Path
     base, output = load_model(folder / "base.safetensors"), tmp_path / "a.safetensors"
     settings = replace(QUICK, epochs=1)
     done = finetune(split_cases(cases, 0, 0), base, plan(settings), output, tmp_path / "run", CPU)
-    card = read_adapter(output).card
+    card = load_adapter(output).card
     assert done.comparison is None
     assert card.description.limits == (UNCHECKED,)
     assert card.training["held_out"] is None
@@ -210,7 +210,7 @@ def test_the_file_holds_counts_and_settings_but_no_names(
 ) -> None:
     base, output = load_model(folder / "base.safetensors"), tmp_path / "a.safetensors"
     finetune(cohort, base, plan(replace(QUICK, epochs=1, seed=7)), output, tmp_path / "run", CPU)
-    training = read_adapter(output).card.training
+    training = load_adapter(output).card.training
     assert training["cases"] == training["patients"] == 3
     assert training["settings"]["seed"] == 7
     assert training["views"]["axial"]["slices_with_blood"] > 0
@@ -227,7 +227,7 @@ def test_the_words_on_the_card_are_those_of_the_description(folder: Path, tmp_pa
     call = ["finetune", str(folder / "cases.csv"), "-o", str(output), "--held-out", "0", "--epochs", "1"]
     call += ["--model", str(folder / "base.safetensors"), "--description", str(words), "--title", "Ward 4"]
     assert main(call) == 0
-    card = read_adapter(output).card.description
+    card = load_adapter(output).card.description
     assert (card.title, card.summary, card.author, card.data) == (
         "Ward 4", "Five millimeters.", "Us", ("4 heads",)
     )  # fmt: skip
