@@ -16,7 +16,7 @@ from scipy import ndimage
 
 from sahlora.cases.manifest import Case
 from sahlora.errors import InputError
-from sahlora.imaging.geometry import Grid
+from sahlora.imaging.geometry import Grid, milliliters
 from sahlora.imaging.head import BONE_HU, TISSUE_HU, head_box
 from sahlora.imaging.labels import UNKNOWN, LabelMap, known_label, listed, read_label_map
 from sahlora.imaging.volume import Volume, read_volume
@@ -129,7 +129,7 @@ def _check_case(case: Case) -> CheckedCase:
     patient = volume.identifiers.get("PatientID", "")
     return CheckedCase(
         case,
-        _ml(blood, volume),
+        milliliters(blood, volume.voxel_ml),
         float(np.median(volume.hu[blood])) if blood.any() else None,
         image_digest=hashlib.sha256(volume.hu.tobytes()).hexdigest(),
         patient_digest=hashlib.sha256(patient.encode()).hexdigest() if patient else "",
@@ -159,7 +159,7 @@ def _geometry(label_map: LabelMap, label: np.ndarray, volume: Volume) -> Iterato
     drawn = np.count_nonzero(label_map.values == 1) * float(np.prod(label_map.grid.spacing)) / 1000
     if not drawn or label_map.stack is not None:
         return
-    lost = 1 - _ml(label == 1, volume) / drawn
+    lost = 1 - milliliters(label == 1, volume.voxel_ml) / drawn
     if not (label == 1).any():
         yield Finding(
             "error",
@@ -221,7 +221,7 @@ def _values(label_map: LabelMap, label: np.ndarray, volume: Volume) -> Iterator[
         yield Finding(
             "note",
             "unknown-voxels",
-            f"{_ml(label == UNKNOWN, volume):.2f} mL are marked unknown (255).",
+            f"{milliliters(label == UNKNOWN, volume.voxel_ml):.2f} mL are marked unknown (255).",
             "They are neither trained on nor measured.",
         )
     blood = label == 1
@@ -317,10 +317,6 @@ def _mirrored(blood: np.ndarray, hu: np.ndarray) -> Iterator[Finding]:
             f"as it is {here:.0%}.",
             "The label seems mirrored: save it again with the image's direction.",
         )
-
-
-def _ml(mask: np.ndarray, volume: Volume) -> float:
-    return float(np.count_nonzero(mask, axis=(1, 2)) @ volume.voxel_ml)
 
 
 # ------------------------------------------------------------------------------------------- between cases

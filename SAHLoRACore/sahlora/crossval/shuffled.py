@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from monai.transforms import ResizeWithPadOrCrop
 
+from sahlora.cases.loading import load_case
 from sahlora.cases.manifest import Case
-from sahlora.imaging.labels import known_label, read_label
 from sahlora.imaging.volume import read_volume
 from sahlora.imaging.writers import write_image
 from sahlora.runtime.progress import SILENT, Progress
@@ -48,7 +48,7 @@ def shuffle_labels(
         path = folder / f"{index}.nii.gz"
         if not path.exists():
             volume = read_volume(case.image)
-            label = _known(cases[donors[index]])
+            label = load_case(cases[donors[index]]).label
             own = np.random.default_rng(seeds[index])
             order = np.resize(own.permutation(len(label)), len(volume.hu))
             fitted = np.asarray(ResizeWithPadOrCrop(volume.hu.shape[1:])(label[order]), dtype=np.uint8)
@@ -57,9 +57,3 @@ def shuffle_labels(
             write_image(volume.to_grid(np.stack(moved), label=True), path)
         shuffled.append(replace(case, label=path, slices=None, segment=None))
     return tuple(shuffled)
-
-
-def _known(case: Case) -> np.ndarray:
-    volume = read_volume(case.image)
-    expert = case.read_slice_labels(len(volume.hu))
-    return known_label(read_label(case.label, volume, case.segment), expert)

@@ -13,15 +13,16 @@ from typing import Any
 import numpy as np
 import torch
 
+from sahlora.cases.loading import LoadedCase, load_case
 from sahlora.cases.manifest import Case
 from sahlora.cases.strata import STRATA, volume_stratum
 from sahlora.errors import InputError
 from sahlora.evaluation.baseline import brain_threshold
 from sahlora.evaluation.metrics import CaseScore, CohortScore, score_case, score_cohort
 from sahlora.evaluation.statistics import Auroc, PairedTest, auroc_by_patient, paired_test
-from sahlora.imaging.labels import UNKNOWN, known_label, read_label
+from sahlora.imaging.labels import UNKNOWN
 from sahlora.imaging.planes import View
-from sahlora.imaging.volume import Volume, read_volume
+from sahlora.imaging.volume import Volume
 from sahlora.inference.predictor import CPU, InferenceSettings, predict
 from sahlora.models.base_model import ViewModel
 from sahlora.runtime.progress import SILENT, Progress
@@ -193,42 +194,32 @@ def _evaluate_case(
     progress: Progress,
     keep: Keep | None,
 ) -> list[CaseResult]:
-    case.require_files()
-    volume = read_volume(case.image, progress=progress)
-    expert = case.read_slice_labels(len(volume.hu))
-    label = known_label(read_label(case.label, volume, case.segment), expert)
-    results = []
+    loaded = load_case(case, progress)
+    volume, results = loaded.volume, []
     for system in systems:
         probability = system.probability(volume, settings, device, progress)
         if keep is not None:
             keep(case, system, volume, probability)
-        results.append(score_prediction(case, volume, label, probability, system.threshold, expert))
+        results.append(score_prediction(loaded, probability, system.threshold))
     return results
 
 
 def score_prediction(
-    case: Case,
-    volume: Volume,
-    label: np.ndarray,
+    loaded: LoadedCase,
     probability: np.ndarray,
     threshold: float,
-    expert: np.ndarray | None = None,
 ) -> CaseResult:
     """Score one prediction on the known voxels.
 
     Parameters
     ----------
-    case : Case
-    volume : Volume
-    label : np.ndarray
-        uint8 (Z, Y, X): 0, 1 or 255 (unknown).
+    loaded : LoadedCase
     probability : np.ndarray
         float32 (Z, Y, X).
     threshold : float
         Probability from which on a voxel is predicted.
-    expert : np.ndarray, optional
-        bool (Z,): slices with blood.
     """
+    case, volume, label, expert = loaded.case, loaded.volume, loaded.label, loaded.expert
     known = np.where(label == UNKNOWN, np.float32(0), probability)
     score = score_case(
         known >= threshold,

@@ -16,6 +16,7 @@ from scipy import ndimage
 from sahlora.cases.strata import STRATA_ML, stratum, stratum_name
 from sahlora.errors import InputError
 from sahlora.evaluation.statistics import Agreement, Summary, agreement, summarize
+from sahlora.imaging.geometry import milliliters
 
 SMOOTHING = 1e-5  # of the soft Dice, as in the loss of the published pipeline
 
@@ -85,9 +86,9 @@ def score_case(
         soft_dice=np.nan if probability is None else soft_dice(probability, annotated),
         hd95_mm=hd95_mm,
         assd_mm=assd_mm,
-        predicted_ml=_milliliters(predicted, voxel_ml),
-        annotated_ml=_milliliters(annotated, voxel_ml),
-        false_positive_ml=_milliliters(predicted & ~annotated, voxel_ml),
+        predicted_ml=milliliters(predicted, voxel_ml),
+        annotated_ml=milliliters(annotated, voxel_ml),
+        false_positive_ml=milliliters(predicted & ~annotated, voxel_ml),
     )
 
 
@@ -145,10 +146,6 @@ def surface_distances(
 
 def _surface(mask: np.ndarray) -> np.ndarray:
     return mask & ~ndimage.binary_erosion(mask)
-
-
-def _milliliters(mask: np.ndarray, voxel_ml: np.ndarray) -> float:
-    return float(np.count_nonzero(mask, axis=(1, 2)) @ voxel_ml)
 
 
 # ----------------------------------------------------------------------------------------- one cohort

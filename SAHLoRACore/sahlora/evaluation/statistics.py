@@ -139,12 +139,11 @@ def auroc(scores: np.ndarray, positive: np.ndarray) -> float:
     positive : np.ndarray
         bool (n,).
     """
-    n_positive = np.count_nonzero(positive)
-    n_negative = positive.size - n_positive
-    if n_positive == 0 or n_negative == 0:
+    with_blood, without = scores[positive], scores[~positive]
+    if with_blood.size == 0 or without.size == 0:
         return np.nan
-    rank_sum = stats.rankdata(scores)[positive].sum()
-    return float((rank_sum - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative))
+    u = stats.mannwhitneyu(with_blood, without, method="asymptotic").statistic
+    return float(u / (with_blood.size * without.size))
 
 
 def auroc_by_patient(
@@ -230,8 +229,8 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, 
     summary = summarize(values)
     if summary.n < 2:
         return np.nan, np.nan
-    margin = stats.t.ppf((1 + level) / 2, summary.n - 1) * summary.sd / np.sqrt(summary.n)
-    return summary.mean - float(margin), summary.mean + float(margin)
+    lower, upper = stats.t.interval(level, summary.n - 1, summary.mean, summary.sd / np.sqrt(summary.n))
+    return float(lower), float(upper)
 
 
 @dataclass(frozen=True)

@@ -254,3 +254,8 @@ DECIMALS = 6  # of quotients of millimeters
 def whole_number(quotient: float) -> int:
     """Round so that spacings which differ only by how a file rounds them (0.5 and 0.49999999) count alike."""
     return round(round(quotient, DECIMALS))
+
+
+def milliliters(mask: np.ndarray, voxel_ml: np.ndarray) -> float:
+    """Return the volume in mL of a mask (Z, Y, X), whose voxels have `voxel_ml` (Z,) each."""
+    return float(np.count_nonzero(mask, axis=(1, 2)) @ voxel_ml)

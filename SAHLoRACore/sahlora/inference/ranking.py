@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from sahlora.errors import Cancelled, InputError, UsageError
+from sahlora.imaging.geometry import milliliters
 from sahlora.imaging.planes import THICK_SLICE_MM, View
 from sahlora.imaging.volume import Volume, read_volume
 from sahlora.imaging.writers import write_image, write_label
@@ -168,7 +169,7 @@ class Ranker:
         mean, variance = self._mean_and_variance(volume, progress.without_stages())
         target = next(iter(self.ensemble[0].values())).card.target
         label = mean >= target.threshold
-        predicted_ml = float((label.sum(axis=(1, 2)) * volume.voxel_ml).sum())
+        predicted_ml = milliliters(label, volume.voxel_ml)
         score = disagreement_score(mean, variance, volume.voxel_ml)
         slice_number = int(_per_slice(variance, volume.voxel_ml).argmax()) + 1
         found = RankedScan(

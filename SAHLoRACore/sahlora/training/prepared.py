@@ -16,11 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sahlora.cases.loading import load_case
 from sahlora.cases.manifest import Case
 from sahlora.errors import InputError
-from sahlora.imaging.labels import UNKNOWN, known_label, read_label
+from sahlora.imaging.labels import UNKNOWN
 from sahlora.imaging.planes import View
-from sahlora.imaging.volume import Volume, read_volume
+from sahlora.imaging.volume import Volume
 from sahlora.inference.slicing import WorkingGrid
 from sahlora.models.card import Preprocessing
 from sahlora.runtime.files import replacing
@@ -119,9 +120,8 @@ def _prepare_case(case: Case, preprocessing: Preprocessing, view: View, cache: P
     key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
     folder = cache / key
     if not _is_prepared(folder):
-        volume = read_volume(case.image)
-        expert = case.read_slice_labels(len(volume.hu))
-        label = known_label(read_label(case.label, volume, case.segment), expert)
+        loaded = load_case(case)
+        volume, label, expert = loaded.volume, loaded.label, loaded.expert
         grid = WorkingGrid.of(volume.hu, volume.spacing, preprocessing.spacing)
         if (label == 1).any() and not (label[grid.box] == 1).any():
             raise InputError(

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from sahlora.cases.loading import load_case
 from sahlora.cases.manifest import Case
 from sahlora.evaluation.metrics import SMOOTHING, dice
-from sahlora.imaging.labels import UNKNOWN, known_label, read_label
+from sahlora.imaging.labels import UNKNOWN
 from sahlora.imaging.planes import View
-from sahlora.imaging.volume import read_volume
 from sahlora.inference.predictor import predict
 from sahlora.inference.slicing import pad_to_multiple, window
 from sahlora.models.base_model import ViewModel
@@ -80,9 +80,8 @@ def volume_dice(
     progress.stage("comparing")
     scores: list[list[float]] = [[] for _ in candidates]
     for index, case in enumerate(cases):
-        volume = read_volume(case.image)
-        expert = case.read_slice_labels(len(volume.hu))
-        label = known_label(read_label(case.label, volume, case.segment), expert)
+        loaded = load_case(case)
+        volume, label = loaded.volume, loaded.label
         for models, found in zip(candidates, scores, strict=True):
             prediction = predict(volume, models, device=device, progress=progress.without_stages())
             found.append(dice((prediction.probability >= threshold) & (label != UNKNOWN), label == 1))

@@ -15,6 +15,7 @@ from scipy import stats
 
 from helpers import HU_PREPROCESSING, HUThreshold, events, random_network, sahlora, simple_head
 from sahlora.adapters.attach import AdapterConfig, adapt, collect
+from sahlora.cases.loading import LoadedCase
 from sahlora.cases.manifest import Case
 from sahlora.cli import main
 from sahlora.errors import Cancelled, InputError
@@ -111,8 +112,8 @@ def test_each_prediction_can_be_kept(tmp_path: Path) -> None:
 def test_unknown_voxels_are_left_out() -> None:
     label = LESION.astype(np.uint8)
     label[:6] = UNKNOWN
-    volume, name = Volume.from_array(HU, SPACING), Case("a", Path("i"), Path("l"))
-    result = score_prediction(name, volume, label, np.full(SHAPE, 0.9, np.float32), 0.5)
+    loaded = LoadedCase(Case("a", Path("i"), Path("l")), Volume.from_array(HU, SPACING), label, None)
+    result = score_prediction(loaded, np.full(SHAPE, 0.9, np.float32), 0.5)
     known = LESION[6:].size
     assert result.score.predicted_ml == pytest.approx(known * VOXEL_ML)
     assert result.score.dice == pytest.approx(2 * LESION[6:].sum() / (known + LESION[6:].sum()))
