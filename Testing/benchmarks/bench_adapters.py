@@ -28,7 +28,8 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "SAHLoRACore"))
 
-from sahlora.adapters.attach import METHODS, STANDARD, AdapterConfig, adapt, merge
+from sahlora.adapters.attach import adapt, merge
+from sahlora.adapters.config import METHODS, STANDARD, AdapterConfig
 from sahlora.models.network import MultiViewUNet
 from sahlora.runtime.process import keep_freed_memory
 

@@ -38,8 +38,8 @@ import psutil
 import torch
 from torch import Tensor, nn
 
-from sahlora.adapters.attach import METHODS, adapt
-from sahlora.adapters.config import STANDARD, AdapterConfig
+from sahlora.adapters.attach import adapt
+from sahlora.adapters.config import METHODS, STANDARD, AdapterConfig
 from sahlora.cases.manifest import Case
 from sahlora.cases.split import Cohort
 from sahlora.models.base_model import Model, load_model
