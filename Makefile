@@ -27,11 +27,11 @@ proofs: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m proof --timeout 7200
 
 bench: $(VENV)/.installed-test
-	$(BIN)/python Testing/benchmarks/bench_inference.py --output Docs/benchmarks/inference.json
-	$(BIN)/python Testing/benchmarks/bench_adapters.py --output Docs/benchmarks/adapters.json
-	$(BIN)/python Testing/benchmarks/bench_training.py --output Docs/benchmarks/training.json
-	$(BIN)/python Testing/benchmarks/bench_segmenter.py --output Docs/benchmarks/segmenter.json
-	$(BIN)/python Testing/benchmarks/bench_trainer.py --output Docs/benchmarks/trainer.json
+	$(BIN)/python Testing/benchmarks/bench_inference.py --output Docs/evidence/benchmarks/inference.json
+	$(BIN)/python Testing/benchmarks/bench_adapters.py --output Docs/evidence/benchmarks/adapters.json
+	$(BIN)/python Testing/benchmarks/bench_training.py --output Docs/evidence/benchmarks/training.json
+	$(BIN)/python Testing/benchmarks/bench_segmenter.py --output Docs/evidence/benchmarks/segmenter.json
+	$(BIN)/python Testing/benchmarks/bench_trainer.py --output Docs/evidence/benchmarks/trainer.json
 
 screenshots: $(VENV)/.installed-test
 	$(BIN)/python Testing/slicer/screenshots.py Resources/Screenshots
