@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -31,3 +33,11 @@ def test_links_within_the_repository_lead_somewhere(page: Path) -> None:
         if not target.exists() or (anchor and target.suffix == ".md" and anchor not in anchors(target)):
             missing.append(f"{link}#{anchor}")
     assert missing == []
+
+
+def test_page_of_commands_is_what_the_parsers_say() -> None:
+    script = ROOT / "Utilities" / "list_commands.py"
+    done = subprocess.run(
+        [sys.executable, str(script), "--check"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"run: python Utilities/list_commands.py\n{done.stdout}{done.stderr}"
