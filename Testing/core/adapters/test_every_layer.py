@@ -96,11 +96,12 @@ def test_the_whole_grid_holds_every_promise() -> None:
 
 
 def test_the_method_of_the_documentation_holds_every_promise(monkeypatch: pytest.MonkeyPatch) -> None:
-    page = (Path(__file__).resolve().parents[3] / "Docs" / "adding-an-adapter.md").read_text(encoding="utf-8")
+    page = (Path(__file__).resolve().parents[3] / "Docs" / "architecture.md").read_text(encoding="utf-8")
+    section = page[page.index("## Adding an adapter") : page.index("## Adding a network")]
     rows = dict(METHODS)
     for name, value in {"METHODS": rows, "Method": Method, "PointLoRA": None}.items():
         monkeypatch.setattr(adapter_methods, name, value, raising=False)
-    for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+    for code in re.findall(r"```python\n(.*?)```", section, re.DOTALL):
         exec(code, vars(adapter_methods))  # as if written there
     for name in ("point-lora", "point-dora"):
         monkeypatch.setitem(METHODS, name, rows[name])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
@@ -35,9 +36,22 @@ def test_links_within_the_repository_lead_somewhere(page: Path) -> None:
     assert missing == []
 
 
-def test_page_of_commands_is_what_the_parsers_say() -> None:
-    script = ROOT / "Utilities" / "list_commands.py"
-    done = subprocess.run(
-        [sys.executable, str(script), "--check"], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, f"run: python Utilities/list_commands.py\n{done.stdout}{done.stderr}"
+@pytest.mark.parametrize("script", ["list_commands.py", "draw_house.py"])
+def test_what_scripts_write_is_current(script: str) -> None:
+    command = [sys.executable, str(ROOT / "Utilities" / script), "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"run: python Utilities/{script}\n{done.stdout}{done.stderr}"
+
+
+def test_messages_quoted_as_trouble_are_the_programs_own() -> None:
+    page = (ROOT / "Docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    problems = re.findall(r"^\| ([^|]+) \|", page, re.MULTILINE)
+    quoted = [words for problem in problems for words in re.findall(r'"([^"]+)"', problem)]
+    strings = [
+        node.value
+        for module in ("SAHLoRACore", "SAHLoRASegmenter", "SAHLoRATrainer")
+        for path in (ROOT / module).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    assert [words for words in quoted if not any(words in text for text in strings)] == []
