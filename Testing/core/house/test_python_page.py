@@ -1,4 +1,4 @@
-"""The examples of Docs/python.md run, one after another, as a reader would type them."""
+"""The examples of Docs/python.md and Docs/adapters.md run, one after another, as a reader would type them."""
 
 from __future__ import annotations
 
@@ -51,6 +51,13 @@ def test_examples_run_as_they_stand(
     assert "stage" in names["stages"]
     for written in ("found.seg.nrrd", "site.safetensors", "results/report.html", "results/overlay.png"):
         assert (tmp_path / written).is_file()
+
+
+def test_example_of_adapters_runs_as_it_stands() -> None:
+    page = (ROOT / "Docs" / "adapters.md").read_text(encoding="utf-8")
+    names = run(page)
+    assert len(examples(page)) == 1
+    assert all(key.startswith(("ups.", "head.")) for key in names["state"])
 
 
 @pytest.mark.proof
