@@ -61,7 +61,7 @@ def open_metaimage(path: Path) -> StoredImage:
         raise damaged(path, f"its header's {error} is missing or not understood") from error
     known = any(name in fields for name in DIRECTION)
     return StoredImage(
-        path, grid, voxels, components, remarks=() if known else (_orientation_unknown(path),), fields=fields
+        path, grid, voxels, components, remarks=() if known else (ORIENTATION_UNKNOWN,), fields=fields
     )
 
 
@@ -141,10 +141,9 @@ def _grid(path: Path, fields: dict[str, str], size: tuple[int, int, int], dimens
     return Grid(size, tuple(spacing.tolist()), tuple(origin.tolist()), direction)
 
 
-def _orientation_unknown(path: Path) -> Remark:
-    return Remark(
-        "orientation-unknown",
-        f"{path} does not say how the head lies (no TransformMatrix): axes are taken as left, posterior, "
-        "superior.",
-        "Check left and right, front and top; export the CT again.",
-    )
+ORIENTATION_UNKNOWN = Remark(
+    "orientation-unknown",
+    "The file does not say how the head lies (its header holds no TransformMatrix): axes are taken as left, "
+    "posterior, superior.",
+    "Check left and right, front and top; export the CT again.",
+)

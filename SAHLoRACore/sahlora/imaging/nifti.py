@@ -189,24 +189,24 @@ def _grid(path: Path, header: Header, size: tuple[int, int, int]) -> tuple[Grid,
         remarks.append(
             Remark(
                 "orientation-unknown",
-                f"{path} does not say how the head lies (sform and qform codes are 0): axes are taken as "
-                "right, anterior, superior.",
+                "The file does not say how the head lies (its sform and qform codes are 0): axes are taken "
+                "as right, anterior, superior.",
                 "Check left and right, front and top; convert the DICOM series again, e.g. with dcm2niix.",
             )
         )
-    lps = np.diag([-1.0, -1.0, 1.0]) @ affine
+    lps = affine * [[-1], [-1], [1]]
     spacing, direction, shear = orthogonal(lps[:, :3], str(path))
     if header.sform_code > 0:
         _require_same_steps(path, np.array(spacing), steps)
     if np.allclose(spacing, steps, rtol=ROUNDING, atol=0):
         spacing = tuple(steps.tolist())  # what other programs take, to the last digit
     if header.sform_code > 0 and header.qform_code > 0:
-        remarks += _conflict(path, affine, _qform(path, header, steps, unit))
+        remarks += _conflict(affine, _qform(path, header, steps, unit))
     if shear > 0.01:
         remarks.append(
             Remark(
                 "sheared",
-                f"The axes of {path} lean by {shear:.2f} degrees, as rounding does: "
+                f"The file's axes lean by {shear:.2f} degrees, as rounding does: "
                 "the nearest perpendicular axes are used.",
             )
         )
@@ -224,7 +224,7 @@ def _require_same_steps(path: Path, ours: np.ndarray, steps: np.ndarray) -> None
         )
 
 
-def _conflict(path: Path, sform: np.ndarray, qform: np.ndarray) -> list[Remark]:
+def _conflict(sform: np.ndarray, qform: np.ndarray) -> list[Remark]:
     """Say so where sform and qform name different axes; the standard gives preference to the sform."""
     one, other = (Axes.of(affine[:, :3]) for affine in (sform, qform))
     if one == other:
@@ -232,7 +232,7 @@ def _conflict(path: Path, sform: np.ndarray, qform: np.ndarray) -> list[Remark]:
     return [
         Remark(
             "orientation-conflict",
-            f"{path} contradicts itself on how the head lies: sform and qform differ. The sform is used.",
+            "The file contradicts itself on how the head lies: sform and qform differ. The sform is used.",
             "Check left and right, front and top; convert the DICOM series again.",
         )
     ]

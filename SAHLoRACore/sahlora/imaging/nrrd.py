@@ -180,7 +180,7 @@ def _grid(
 ) -> tuple[Grid, tuple[Remark, ...]]:
     known = fields.get("space", "").lower().removesuffix("-time") in TO_LPS
     signs = TO_LPS.get(fields.get("space", "").lower().removesuffix("-time"), (1, 1))
-    flip = np.diag([*signs, 1]).astype(float)
+    flip = np.array([*signs, 1])
     if "space directions" in fields:
         words = re.findall(r"\([^)]*\)|none", fields["space directions"], re.I)
         vectors = [_vector(word) for word in words if word.lower() != "none"][:3]
@@ -193,18 +193,18 @@ def _grid(
     origin = np.array((_vector(fields.get("space origin", "")) or [0.0, 0.0, 0.0])[:3])
     if origin.shape != (3,):
         raise damaged(path, "its header's space origin is no point")
-    spacing, direction, _ = orthogonal(flip @ steps, str(path))
-    remarks = () if known else (_orientation_unknown(path),)
-    return Grid(size, spacing, tuple((flip @ origin).tolist()), direction), remarks
+    spacing, direction, _ = orthogonal(flip[:, None] * steps, str(path))
+    remarks = () if known else (ORIENTATION_UNKNOWN,)
+    return Grid(size, spacing, tuple((flip * origin).tolist()), direction), remarks
 
 
 def _vector(text: str) -> list[float]:
     return [float(word) for word in text.strip().strip("()").split(",") if word.strip()]
 
 
-def _orientation_unknown(path: Path) -> Remark:
-    return Remark(
-        "orientation-unknown",
-        f"{path} does not say how the head lies (no space): axes are taken as left, posterior, superior.",
-        "Check left and right, front and top; export the CT again.",
-    )
+ORIENTATION_UNKNOWN = Remark(
+    "orientation-unknown",
+    "The file does not say how the head lies (its header names no space): axes are taken as left, posterior, "
+    "superior.",
+    "Check left and right, front and top; export the CT again.",
+)
