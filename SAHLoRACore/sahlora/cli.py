@@ -16,7 +16,7 @@ from typing import NoReturn
 from sahlora.about import __version__
 from sahlora.errors import ResourceError, SAHLoRAError
 from sahlora.runtime.process import keep_freed_memory
-from sahlora.runtime.progress import BarSink, Event, JsonSink, LogSink, Progress, cancellation
+from sahlora.runtime.progress import BarSink, Event, JsonSink, LogSink, Progress, cancellation, under_torchrun
 
 COMMANDS = (
     "segment",
@@ -98,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _is_first_process() -> bool:
     """Whether this is the one that reports; the others that ``torchrun`` started are quiet."""
-    return "TORCHELASTIC_RUN_ID" not in os.environ or os.environ.get("RANK", "0") == "0"
+    return not under_torchrun() or os.environ.get("RANK", "0") == "0"
 
 
 def build_parser(modules: dict[str, ModuleType]) -> argparse.ArgumentParser:

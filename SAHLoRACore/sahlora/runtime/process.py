@@ -47,3 +47,17 @@ def keep_freed_memory() -> None:
         library = ctypes.CDLL(None)
         library.mallopt(M_MMAP_THRESHOLD, LARGEST)
         library.mallopt(M_TRIM_THRESHOLD, LARGEST)
+
+
+def end_at_second(number: int) -> None:
+    """Let the operating system itself end this process at the second signal of a number.
+
+    The first calls the handler that was set in Python, as before. Python calls none while a library computes
+    and does not come back; the system does not ask Python. Does nothing where the C library is not glibc.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    with suppress(OSError, AttributeError):
+        once = ctypes.CDLL(None).sysv_signal  # signal() of System V: a handler is good for one signal
+        once.restype, once.argtypes = ctypes.c_void_p, (ctypes.c_int, ctypes.c_void_p)
+        once(number, once(number, None))

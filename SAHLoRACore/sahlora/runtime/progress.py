@@ -19,7 +19,7 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 from sahlora.errors import Cancelled, SAHLoRAError
-from sahlora.runtime.process import process_exists
+from sahlora.runtime.process import end_at_second, process_exists
 
 EVENT_VERSION = 1
 Event = dict[str, Any]
@@ -173,6 +173,11 @@ class LogSink:
 # ----------------------------------------------------------------------------------------------- cancel
 
 
+def under_torchrun() -> bool:
+    """Whether this is one of several processes that ``torchrun`` started."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
 @contextmanager
 def cancellation(
     cancel_file: Path | None = None, parent_pid: int | None = None
@@ -189,15 +194,24 @@ def cancellation(
     Notes
     -----
     File and parent are looked at every 0.2 s in a daemon thread, so that asking costs nothing. A process
-    whose parent is gone and that has not stopped by itself 10 s later ends with status 130.
+    whose parent is gone and that has not stopped by itself 10 s later ends with status 130. A second Ctrl-C
+    ends the process at once, whatever it does; torchrun passes the first one on a second time, so not there.
     """
     stop, done = threading.Event(), threading.Event()
     previous = {}
+
+    def handle(number: int, _: object) -> None:
+        if number == signal.SIGINT and stop.is_set() and not under_torchrun():
+            os._exit(Cancelled.exit_status)
+        stop.set()
+
     if threading.current_thread() is threading.main_thread():
         for name in ("SIGINT", "SIGTERM", "SIGBREAK"):
             if hasattr(signal, name):
                 number = getattr(signal, name)
-                previous[number] = signal.signal(number, lambda *_: stop.set())
+                previous[number] = signal.signal(number, handle)
+        if not under_torchrun():
+            end_at_second(signal.SIGINT)
 
     def watch() -> None:
         while not done.wait(0.2):
