@@ -6,10 +6,11 @@ import ctypes
 import os
 import sys
 from contextlib import suppress
+from pathlib import Path
 
 
 def process_exists(pid: int) -> bool:
-    """Tell whether a process of this number runs."""
+    """Tell whether a process of this number runs; one that ended and waits to be noticed doesn't."""
     if sys.platform == "win32":
         import ctypes
 
@@ -27,7 +28,18 @@ def process_exists(pid: int) -> bool:
         return False
     except PermissionError:
         return True
-    return True
+    except OverflowError:  # no number of a process
+        return False
+    return not _is_zombie(pid)
+
+
+def _is_zombie(pid: int) -> bool:
+    """Whether a process has ended already, as far as Linux tells."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0]
+    except (OSError, IndexError):
+        return False
+    return state in (b"Z", b"X")
 
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # names of glibc's malloc.h

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 from sahlora.errors import Cancelled, SAHLoRAError
+from sahlora.runtime.files import to_plain
 from sahlora.runtime.process import end_at_second, process_exists
 
 EVENT_VERSION = 1
@@ -48,9 +50,9 @@ class Progress:
         self._done_before = 0.0
 
     def emit(self, event: str, **values: Any) -> None:
-        """Send one event to the sink."""
+        """Send one event to the sink, its values made plain for JSON."""
         if self._sink is not None:
-            self._sink({"event": event, "version": EVENT_VERSION, **values})
+            self._sink({"event": event, "version": EVENT_VERSION, **to_plain(values)})
 
     def check(self) -> None:
         """Raise `Cancelled` if somebody asked to stop."""
@@ -213,11 +215,17 @@ def cancellation(
         if not under_torchrun():
             end_at_second(signal.SIGINT)
 
+    is_child = parent_pid is not None and os.getppid() == parent_pid
+
+    def is_orphan() -> bool:
+        """Whether the parent has ended; its number may wait to be noticed, or be another's by now."""
+        return is_child and sys.platform != "win32" and os.getppid() != parent_pid
+
     def watch() -> None:
         while not done.wait(0.2):
             if cancel_file is not None and cancel_file.exists():
                 stop.set()
-            if parent_pid is not None and not process_exists(parent_pid):
+            if parent_pid is not None and (is_orphan() or not process_exists(parent_pid)):
                 stop.set()
                 if not done.wait(10):
                     os._exit(Cancelled.exit_status)

@@ -24,7 +24,7 @@ from sahlora.imaging.planes import View
 from sahlora.imaging.volume import Volume
 from sahlora.inference.slicing import WorkingGrid
 from sahlora.models.card import Preprocessing
-from sahlora.runtime.files import replacing
+from sahlora.runtime.files import replacing, write_json
 from sahlora.runtime.progress import SILENT, Progress
 
 PREPARATION = 2
@@ -114,8 +114,7 @@ def count_slices(cases: Sequence[PreparedCase]) -> dict[str, int]:
 
 
 def _prepare_case(case: Case, preprocessing: Preprocessing, view: View, cache: Path) -> PreparedCase:
-    files = [path for path in (case.image, case.label, case.slices) if path is not None]
-    stamps = [(str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in files]
+    stamps = [(str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in case.files]
     settings = [PREPARATION, stamps, case.segment, preprocessing.spacing, view]
     key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
     folder = cache / key
@@ -158,7 +157,5 @@ def _write_case(
     for name, array in (("image", hu.round().to(torch.int16).numpy()), ("label", target)):
         with replacing(folder / f"{name}.npy") as path:
             np.save(path, array)
-    with replacing(folder / "slices.json") as path:
-        path.write_text(
-            json.dumps({"with_blood": with_blood, "without_blood": without, "unmarked": unmarked})
-        )
+    slices = {"with_blood": with_blood, "without_blood": without, "unmarked": unmarked}
+    write_json(folder / "slices.json", slices)

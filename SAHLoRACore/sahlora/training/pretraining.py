@@ -15,8 +15,9 @@ from sahlora.models.network import MultiViewUNet, initialize_as_published
 from sahlora.runtime.progress import SILENT, Progress
 from sahlora.training.batches import SliceBatches
 from sahlora.training.distributed import ALONE, Processes
-from sahlora.training.loop import TrainingState, cache_of, train
+from sahlora.training.loop import TrainingState, train
 from sahlora.training.prepared import PreparedCase, count_slices, prepare_cases
+from sahlora.training.run_folder import cache_of
 from sahlora.training.settings import TrainingSettings
 from sahlora.training.validation import slice_dice
 
