@@ -30,7 +30,7 @@ def require_disjoint(training: Sequence[Case], held_out: Sequence[Case]) -> None
         known = {key(case): case for case in training}
         for case in held_out:
             if (other := known.get(key(case))) is not None:
-                raise leak(other, case, what)
+                raise leak(other.name, case.name, what)
 
 
 def require_unlike_files(training: Sequence[Case], held_out: Sequence[Case]) -> None:
@@ -49,14 +49,14 @@ def require_unlike_files(training: Sequence[Case], held_out: Sequence[Case]) -> 
         content = _content(case.image) if alike else ""
         for other in alike:
             if _content(other.image) == content:
-                raise leak(other, case, "the same image, byte by byte")
+                raise leak(other.name, case.name, "the same image, byte by byte")
 
 
-def leak(trained: Case, held_out: Case, what: str) -> InputError:
+def leak(trained: str, held_out: str, what: str) -> InputError:
     """Return the error that names a case trained on and one held out which share `what`."""
     return InputError(
         "held-out-in-training",
-        f"“{trained.name}” is to be trained on and “{held_out.name}” held out, but both have {what}.",
+        f"“{trained}” is to be trained on and “{held_out}” held out, but both have {what}.",
         "Keep all scans of a patient on one side; leave one of two copies out.",
     )
 

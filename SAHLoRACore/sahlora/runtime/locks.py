@@ -46,16 +46,17 @@ def locked(folder: Path) -> Iterator[None]:
     """
     path = folder / LOCK
     stream = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    if not _try_lock(stream):
+        os.close(stream)
+        raise _in_use(folder)
     try:
-        if not _try_lock(stream):
-            raise _in_use(folder)
         holder = {"process": os.getpid(), "computer": platform.node(), "since": time.time()}
         os.ftruncate(stream, 0)
         os.write(stream, json.dumps(holder).encode())
         yield
-        with suppress(OSError):
-            path.unlink()
     finally:
+        with suppress(OSError):  # Windows removes no open file; a lock's file without a lock keeps nobody out
+            path.unlink()
         os.close(stream)
 
 

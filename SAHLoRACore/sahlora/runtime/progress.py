@@ -22,6 +22,7 @@ from tqdm import tqdm
 from sahlora.errors import Cancelled, SAHLoRAError
 from sahlora.runtime.files import to_plain
 from sahlora.runtime.process import end_at_second, process_exists
+from sahlora.runtime.streams import output_error
 
 EVENT_VERSION = 1
 Event = dict[str, Any]
@@ -119,14 +120,26 @@ SILENT = Progress()
 
 
 class JsonSink:
-    """Writes each event as one JSON object a line."""
+    """Writes each event as one JSON object a line.
+
+    Raises
+    ------
+    ResourceError
+        ``output-closed`` or ``disk-full``, once; later events are dropped.
+    """
 
     def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+        self._stream: TextIO | None = stream
 
     def __call__(self, event: Event) -> None:
-        self._stream.write(json.dumps(event, ensure_ascii=True) + "\n")
-        self._stream.flush()
+        if self._stream is None:
+            return
+        try:
+            self._stream.write(json.dumps(event, ensure_ascii=True) + "\n")
+            self._stream.flush()
+        except OSError as error:
+            self._stream = None
+            raise output_error(error) from None
 
 
 class BarSink:

@@ -25,7 +25,7 @@ from sahlora.runtime.files import to_plain, write_json
 from sahlora.runtime.progress import SILENT, Progress
 from sahlora.training.batches import SliceBatches
 from sahlora.training.loop import TrainingState, train
-from sahlora.training.prepared import count_slices, prepare_cases
+from sahlora.training.prepared import count_slices, prepare_cases, require_unlike
 from sahlora.training.run_folder import cache_of
 from sahlora.training.settings import FINETUNING_PRESETS, TrainingSettings
 from sahlora.training.validation import slice_dice, volume_dice
@@ -167,6 +167,7 @@ def _train_view(
     preprocessing, settings, multiple = base.card.preprocessing, plan.settings, 2**base.network.level
     cases = prepare_cases(cohort.training, preprocessing, view, cache, progress)
     held_out = prepare_cases(cohort.held_out, preprocessing, view, cache, progress) if cohort.held_out else []
+    require_unlike(cases, held_out)
     batches = SliceBatches.of(cases, preprocessing, settings, multiple)
     if settings.slices_at_once is None:
         settings = replace(settings, slices_at_once=max(1, PIXELS_PER_BATCH // int(np.prod(batches.size))))

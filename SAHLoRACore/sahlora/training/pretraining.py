@@ -16,7 +16,7 @@ from sahlora.runtime.progress import SILENT, Progress
 from sahlora.training.batches import SliceBatches
 from sahlora.training.distributed import ALONE, Processes
 from sahlora.training.loop import TrainingState, train
-from sahlora.training.prepared import PreparedCase, count_slices, prepare_cases
+from sahlora.training.prepared import PreparedCase, count_slices, prepare_cases, require_unlike
 from sahlora.training.run_folder import cache_of
 from sahlora.training.settings import TrainingSettings
 from sahlora.training.validation import slice_dice
@@ -103,6 +103,7 @@ def _prepare(
         prepare_cases(side, preprocessing, preprocessing.views[0], cache_of(run), progress) if side else []
         for side in (cohort.training, cohort.held_out)
     )
+    require_unlike(training, held_out)
     return training, held_out
 
 
