@@ -193,6 +193,12 @@ def test_a_gain_too_small_to_be_told_is_none_and_few_cases_are_called_few(
     assert str(comparison).endswith(ending)
 
 
+def test_a_verdict_on_the_cases_that_chose_the_epoch_says_that_it_is_optimistic() -> None:
+    before, after = (0.1,) * 6, (0.3,) * 6
+    assert OPTIMISTIC in str(Comparison(before, after, chose_epoch=True))
+    assert OPTIMISTIC not in str(Comparison(before, after))
+
+
 def test_without_held_out_cases_the_card_says_that_nothing_is_known(folder: Path, tmp_path: Path) -> None:
     cases = read_manifest(folder / "cases.csv")
     base, output = load_model(folder / "base.safetensors"), tmp_path / "a.safetensors"
