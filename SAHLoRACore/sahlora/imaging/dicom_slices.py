@@ -89,7 +89,7 @@ def read_series(path: Path, series: str | None = None, progress: Progress = SILE
 
 
 def _read_plane(path: Path) -> np.ndarray:
-    """Read one slice as int16 HU; padding and what lies below -1024 HU become -1024."""
+    """Read one slice as int16 HU; padding becomes -1024."""
     try:
         image = pydicom.dcmread(path)
         stored = image.pixel_array
@@ -110,7 +110,7 @@ def _read_plane(path: Path) -> np.ndarray:
         value = float(np.asarray(int(padding)).astype(stored.dtype)) * slope + intercept
         if not LOWEST_TISSUE <= value <= HIGHEST_TISSUE:
             hu[hu == value] = OUTSIDE_HU
-    return np.clip(np.rint(hu), OUTSIDE_HU, 32767).astype(np.int16)
+    return np.clip(np.rint(hu), -32768, 32767).astype(np.int16)
 
 
 def _undecodable(path: Path) -> InputError:

@@ -6,6 +6,8 @@ permuting and flipping axes only, so that nothing is interpolated and the way ba
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,10 +20,22 @@ from sahlora.imaging.dicom_series import is_dicom
 from sahlora.imaging.dicom_slices import read_series
 from sahlora.imaging.files import FILE_FORMATS, file_format, open_image
 from sahlora.imaging.geometry import OUTSIDE_HU, Axes, Grid, SliceStack
-from sahlora.imaging.plausibility import CONTRAST_FRACTION, contrast_fraction, require_ct, require_grid
+from sahlora.imaging.plausibility import (
+    CONTRAST_FRACTION,
+    contrast_fraction,
+    doubts,
+    require_ct,
+    require_grid,
+)
+from sahlora.imaging.stored import Remark
 from sahlora.runtime.progress import SILENT, Progress
 
 INT16 = (-32768, 32767)
+CONTRAST = Remark(
+    "contrast",
+    "This seems to be CT with contrast agent: enhanced vessels look like blood.",
+    "Use the non-contrast series.",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,26 +159,38 @@ def read_volume(path: Path | str, *, series: str | None = None, progress: Progre
         or those of `sahlora.imaging.dicom_slices.read_series`.
     """
     path = Path(path)
-    if not path.exists():
-        raise InputError("not-found", f"There is no file or folder {path}.", "Check the path.")
+    _require_there(path)
     progress.stage("reading")
     ending = file_format(path)
     if ending is None or path.is_dir():
-        volume, contrast = _read_dicom(path, series, progress)
+        volume, remarks = _read_dicom(path, series, progress)
     else:
-        volume, contrast = _read_file(path, path.name[: -len(ending)], progress), False
-    require_ct(volume.hu, str(path))
+        volume, remarks = _read_file(path, path.name[: -len(ending)], progress)
+    seen = require_ct(volume.hu, str(path))
+    found = [*remarks, *doubts(seen, volume.spacing)]
     np.maximum(volume.hu, OUTSIDE_HU, out=volume.hu)
-    contrast = contrast or contrast_fraction(volume.hu, volume.spacing) > CONTRAST_FRACTION
+    if CONTRAST not in found and contrast_fraction(volume.hu, volume.spacing) > CONTRAST_FRACTION:
+        found.append(CONTRAST)
     progress.update(1.0)
-    if not contrast:
-        return volume
-    note = "This seems to be CT with contrast agent: enhanced vessels look like blood."
-    progress.warning("contrast", note, "Use the non-contrast series.")
-    return replace(volume, notes=(*volume.notes, note))
+    for remark in found:
+        progress.warning(remark.code, remark.message, remark.hint)
+    return replace(volume, notes=(*volume.notes, *(remark.message for remark in found)))
 
 
-def _read_dicom(path: Path, series: str | None, progress: Progress) -> tuple[Volume, bool]:
+def _require_there(path: Path) -> None:
+    """Check that a file or folder is there and may be read, whatever its name holds."""
+    try:
+        path.stat()
+        if not os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0)):
+            raise PermissionError(errno.EACCES, "you may not read it")
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise InputError("not-found", f"There is no file or folder {path}.", "Check the path.") from error
+    except (OSError, ValueError) as error:  # links in a circle, a name too long or with a NUL
+        why = getattr(error, "strerror", None) or str(error)
+        raise InputError("unreadable", f"{path!s:.200} can't be opened: {why}.", "Check the path.") from error
+
+
+def _read_dicom(path: Path, series: str | None, progress: Progress) -> tuple[Volume, tuple[Remark, ...]]:
     if path.is_file() and not is_dicom(path):
         raise InputError(
             "unsupported-format",
@@ -185,19 +211,17 @@ def _read_dicom(path: Path, series: str | None, progress: Progress) -> tuple[Vol
     name = path.name if path.is_dir() else path.stem
     return Volume(
         hu, grid, None if even else found.stack, name, found.notes, found.identifiers, found.files
-    ), found.contrast  # fmt: skip
+    ), (CONTRAST,) if found.contrast else ()  # fmt: skip
 
 
-def _read_file(path: Path, name: str, progress: Progress) -> Volume:
+def _read_file(path: Path, name: str, progress: Progress) -> tuple[Volume, tuple[Remark, ...]]:
     image = open_image(path)
     if image.components != 1:
         raise InputError("not-3d", f"{path} has {image.components} values a voxel.", "Use a plain CT.")
     axes = image.grid.axes
     require_grid(image.grid, tuple(image.shape[axis] for axis in axes.order), str(path))
-    for remark in image.remarks:
-        progress.warning(remark.code, remark.message, remark.hint)
     hu = _canonical(image.planes(), image.shape, axes, str(path), progress)
-    return Volume(hu, image.grid, name=name, notes=tuple(remark.message for remark in image.remarks))
+    return Volume(hu, image.grid, name=name), image.remarks
 
 
 def _canonical(
