@@ -19,6 +19,7 @@ from sahlora.errors import InputError
 from sahlora.imaging.geometry import Grid, milliliters
 from sahlora.imaging.head import BONE_HU, TISSUE_HU, head_box
 from sahlora.imaging.labels import UNKNOWN, LabelMap, known_label, listed, read_label_map
+from sahlora.imaging.pieces import connected_pieces
 from sahlora.imaging.volume import Volume, read_volume
 from sahlora.runtime.progress import SILENT, Progress
 
@@ -232,8 +233,8 @@ def _values(label_map: LabelMap, label: np.ndarray, volume: Volume) -> Iterator[
             "The label outlines nothing.",
             "Right for a scan without blood; else draw it or leave the case out.",
         )
-    pieces, _ = ndimage.label(blood)
-    sizes = ndimage.sum_labels(blood * volume.voxel_ml[:, None, None], pieces, range(1, pieces.max() + 1))
+    pieces, count = connected_pieces(blood)
+    sizes = ndimage.sum_labels(blood * volume.voxel_ml[:, None, None], pieces, range(1, count + 1))
     tiny = sizes[sizes < FRAGMENT_ML]
     if 0 < tiny.size < sizes.size or tiny.size > 1:
         yield Finding(
