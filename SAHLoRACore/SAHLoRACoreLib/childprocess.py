@@ -22,6 +22,7 @@ from slicer.i18n import tr as _
 from SAHLoRACoreLib.events import Event, EventReader
 from SAHLoRACoreLib.settings import settingsEnvironment, temporaryFolder
 from SAHLoRACoreLib.signals import Signal
+from SAHLoRACoreLib.timers import Timer
 
 POLL_MS = 100
 SLICE_S = 0.05  # most time the application's main thread gives to a child at once
@@ -102,15 +103,15 @@ class ChildProcess:
         Emits the result event (without one, an empty dictionary) of a child that ended well.
     error : Signal
         Emits a `ChildError`, whose code is ``cancelled`` if that was asked for.
-    atExit : callable
-        Called when the application ends; by default `close`.
+    atExit : callable, optional
+        Called instead of `close` when the application ends.
     """
 
     def __init__(self, command: Sequence[str], folder: Path | None = None) -> None:
         self.progress, self.finished, self.error = Signal(), Signal(), Signal()
         self._command, self._folder = list(command), folder
         self._process: subprocess.Popen[bytes] | None = None
-        self.atExit: Callable[[], None] = self.close
+        self.atExit: Callable[[], None] | None = None
         _open.add(self)
         self._reader = EventReader()
         self._untold: deque[Event] = deque()
@@ -118,7 +119,7 @@ class ChildProcess:
         self._result: Event = {}
         self._failure: Event | None = None
         self._killAt: float | None = None
-        self._timer = None
+        self._timer = Timer(POLL_MS)
 
     @property
     def folder(self) -> Path:
@@ -128,8 +129,6 @@ class ChildProcess:
 
     def start(self) -> None:
         """Start the command; the signals come from the event loop. Raises OSError if that is not possible."""
-        import qt
-
         options = {"start_new_session": True}
         if sys.platform == "win32":
             options = {"creationflags": subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP}
@@ -143,10 +142,7 @@ class ChildProcess:
                 cwd=self.folder,
                 **options,
             )
-        self._timer = qt.QTimer()
-        self._timer.setInterval(POLL_MS)
-        self._timer.connect("timeout()", self.poll)
-        self._timer.start()
+        self._timer.start(self.poll)
 
     def isRunning(self) -> bool:
         """Tell whether the last word of the child is still to come."""
@@ -186,9 +182,12 @@ class ChildProcess:
         time.sleep(0.02)
 
     def close(self) -> None:
-        """End the child at once if it runs, and remove its folder."""
+        """End the child at once if it runs, remove its folder, and let go of whoever listened."""
+        self._timer.stop()
+        for each in (self.progress, self.finished, self.error):
+            each.disconnectAll()
+        self.atExit = None
         if self._process is not None:
-            self._timer.stop()
             endProcessTree(self._process)
             self._process.wait()
             self._process = None
@@ -331,7 +330,7 @@ def makeFolder() -> Path:
 def closeAll() -> None:
     """End every child in its own way and remove its folder: the application ends."""
     for child in tuple(_open):
-        child.atExit()
+        (child.atExit or child.close)()
         child.close()
 
 

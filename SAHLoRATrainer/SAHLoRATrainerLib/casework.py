@@ -90,7 +90,7 @@ class CaseWork(ChildWork):
         self.progress.emit({"event": "progress", "stage": "exporting", "fraction": done, "eta_s": None})
 
     def _onExported(self, cases: tuple[RunCase, ...]) -> None:
-        self._export = None
+        self._export, self._cases = None, ()  # the files are there: the nodes need not be kept
         try:
             self._keepCases(cases)
             super().start()

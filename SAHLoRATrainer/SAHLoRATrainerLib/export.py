@@ -20,6 +20,7 @@ from vtk.util.numpy_support import vtk_to_numpy
 
 from SAHLoRACoreLib.scene import segmentOn, volumeInWorld, writeImage
 from SAHLoRACoreLib.signals import Signal
+from SAHLoRACoreLib.timers import Timer
 from SAHLoRATrainerLib.cases import FileCase, SceneCase
 from SAHLoRATrainerLib.runs import RunCase, casesFolder
 
@@ -156,20 +157,15 @@ class Steps:
     def __init__(self, steps: Generator[float, None, Any]) -> None:
         self.progress, self.finished, self.error = Signal(), Signal(), Signal()
         self._steps = steps
-        self._timer: Any = None
+        self._timer = Timer(0)
 
     def start(self) -> None:
         """Begin; the signals come from the event loop."""
-        import qt
-
-        self._timer = qt.QTimer()
-        self._timer.setInterval(0)
-        self._timer.connect("timeout()", self.step)
-        self._timer.start()
+        self._timer.start(self.step)
 
     def step(self) -> None:
         """Take one step; the timer calls this."""
-        if self._timer is None:
+        if not self._timer.isActive:
             return
         try:
             done = next(self._steps)
@@ -184,7 +180,6 @@ class Steps:
 
     def close(self) -> None:
         """Take no further step, and leave nothing unfinished behind."""
-        if self._timer is not None:
+        if self._timer.isActive:
             self._timer.stop()
-            self._timer = None
             self._steps.close()

@@ -49,7 +49,8 @@ class SuggestPanel:
         self.ui.suggestTable.horizontalHeader().setStretchLastSection(True)
 
     def use(self) -> None:
-        """Read the models again."""
+        """Read the models again, and forget the scans of a closed scene."""
+        self._opened = {scan: opened for scan, opened in self._opened.items() if opened.isPresent()}
         self._models = installedModels("base")
         self._fillAdapters()
         self.refresh()
