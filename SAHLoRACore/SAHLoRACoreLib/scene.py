@@ -159,21 +159,33 @@ def imageInWorld(node: Any) -> tuple[Any, bool]:
     return _resampledInWorld(node), False
 
 
-def importSegmentation(path: Path, volume: ExportedVolume) -> Any:
-    """Add the segmentation of a ``.seg.nrrd`` file to the scene, beside its CT, and return its node.
+def importSegmentation(path: Path, volume: ExportedVolume, name: str = "") -> Any:
+    """Add the segmentation of a ``.seg.nrrd`` file or label map to the scene, beside its CT; return its node.
 
     Names, colors and terminology are the file's; an earlier segmentation stays as it is.
+
+    Parameters
+    ----------
+    path : Path
+    volume : ExportedVolume
+        The CT that the file belongs to.
+    name : str
+        Of the node; by default made of the CT's.
+
+    Raises
+    ------
+    RuntimeError
+        If the file can't be read.
     """
     node = slicer.vtkMRMLSegmentationNode()
     storage = slicer.vtkMRMLSegmentationStorageNode()
     storage.SetFileName(str(path))
-    node.SetName(
-        slicer.mrmlScene.GenerateUniqueName(_("{volume} segmentation").format(volume=volume.node.GetName()))
-    )
+    name = name or _("{volume} segmentation").format(volume=volume.node.GetName())
+    node.SetName(slicer.mrmlScene.GenerateUniqueName(name))
     slicer.mrmlScene.AddNode(node)
-    if not storage.ReadData(node):
+    if not (path.is_file() and storage.ReadData(node)):  # VTK would log an error of a missing file
         slicer.mrmlScene.RemoveNode(node)
-        raise RuntimeError(_("Can't read the result {path}.").format(path=path))
+        raise RuntimeError(_("Can't read the segmentation {path}.").format(path=path))
     segmentation = node.GetSegmentation()
     for index in range(segmentation.GetNumberOfSegments()):
         segment = segmentation.GetNthSegment(index)
@@ -200,7 +212,7 @@ def importMap(path: Path, volume: ExportedVolume, name: str) -> Any:
     storage.SetFileName(str(path))
     node.SetName(slicer.mrmlScene.GenerateUniqueName(name))
     slicer.mrmlScene.AddNode(node)
-    if not storage.ReadData(node):
+    if not (path.is_file() and storage.ReadData(node)):
         slicer.mrmlScene.RemoveNode(node)
         raise RuntimeError(_("Can't read the result {path}.").format(path=path))
     _place(node, volume)

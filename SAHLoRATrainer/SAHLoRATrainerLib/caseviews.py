@@ -76,18 +76,7 @@ def _outlineOf(case: FileCase, volumeNode: Any) -> Any:
     for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
         if node.GetAttribute(caseAttribute(path)):
             return node
-    if path.endswith(".seg.nrrd"):
-        node = importSegmentation(case.label, volumeInWorld(volumeNode, case.label))
-    else:
-        volumes = slicer.modules.volumes.logic()
-        label = volumes.AddArchetypeVolume(path, "label", 1) if case.label.is_file() else None  # 1: label map
-        if label is None:
-            raise RuntimeError(_("Can't load the label map {path}.").format(path=path))
-        name = _("{volume} outline").format(volume=volumeNode.GetName())
-        node = slicer.mrmlScene.AddNewNodeByClass(
-            "vtkMRMLSegmentationNode", slicer.mrmlScene.GenerateUniqueName(name)
-        )
-        slicer.modules.segmentations.logic().ImportLabelmapToSegmentationNode(label, node)
-        slicer.mrmlScene.RemoveNode(label)
+    name = _("{volume} outline").format(volume=volumeNode.GetName())
+    node = importSegmentation(case.label, volumeInWorld(volumeNode, case.label), name)
     node.SetAttribute(caseAttribute(path), "1")
     return node

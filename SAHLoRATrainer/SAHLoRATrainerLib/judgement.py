@@ -14,6 +14,7 @@ from slicer.i18n import tr as _
 
 from SAHLoRACoreLib.childwork import ChildWork
 from SAHLoRACoreLib.events import Event
+from SAHLoRACoreLib.plots import drawSeries, paintable
 from SAHLoRACoreLib.scene import importSegmentation, volumeInWorld
 from SAHLoRACoreLib.settings import deviceFor
 from SAHLoRACoreLib.showing import showVolume
@@ -240,7 +241,7 @@ def showStrata(run: Run, verdict: Verdict) -> Any:
     removeNodes(STRATA)
     title = _("{name}: Dice by annotated volume").format(name=run.settings.name)
     table = addNode("vtkMRMLTableNode", title, STRATA)
-    cases = [case for case in verdict.cases if case.change is not None]
+    cases = paintable([case for case in verdict.cases if case.change is not None])
     columns = [[getattr(case, name) for case in cases] for name in ("annotatedMl", "baseDice", "adaptedDice")]
     names = [_("Annotated (mL)"), _("Base"), _("Adapter")]
     slicer.util.updateTableFromArray(table, [np.array(column, float) for column in columns], names)
@@ -248,6 +249,7 @@ def showStrata(run: Run, verdict: Verdict) -> Any:
     chart.SetTitle(title)
     chart.SetXAxisTitle(names[0])
     chart.SetYAxisTitle(_("Dice"))
+    shown = []
     for name, color in zip(names[1:], (COLORS[BASE], COLORS[ADAPTED]), strict=True):
         series = addNode("vtkMRMLPlotSeriesNode", name, STRATA)
         series.SetAndObserveTableNodeID(table.GetID())
@@ -257,6 +259,7 @@ def showStrata(run: Run, verdict: Verdict) -> Any:
         series.SetLineStyle(slicer.vtkMRMLPlotSeriesNode.LineStyleNone)
         series.SetMarkerStyle(slicer.vtkMRMLPlotSeriesNode.MarkerStyleCircle)
         series.SetColor(*color)
-        chart.AddAndObservePlotSeriesNodeID(series.GetID())
+        shown.append(series)
+    drawSeries(chart, shown)
     slicer.modules.plots.logic().ShowChartInLayout(chart)
     return chart

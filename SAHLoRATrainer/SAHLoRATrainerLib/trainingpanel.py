@@ -10,7 +10,7 @@ from typing import Any
 import slicer
 from slicer.i18n import tr as _
 
-from SAHLoRATrainerLib.charts import Curves, removeCurves, showRuns
+from SAHLoRATrainerLib.charts import Curves, drawRuns, removeCurves, showRuns
 from SAHLoRATrainerLib.parameters import settingsOf
 from SAHLoRATrainerLib.runs import (
     CANCELED,
@@ -46,6 +46,7 @@ class TrainingPanel:
         self._runs: list[Run] = []
         self._view = ""  # the one that is trained now
         self._curves: Curves | None = None
+        self._charted: list[Run] = []  # the runs that the chart shows
         self._waiting: list[dict] = []  # epochs that are not drawn yet
         self._progress: dict = {}  # the last event of that name
         self._drawnAt = 0.0
@@ -64,7 +65,9 @@ class TrainingPanel:
         ui.runsTable.verticalHeader().setDefaultSectionSize(ROW_HEIGHT)
 
     def use(self) -> None:
-        """List the runs again."""
+        """List the runs again; of a closed scene, no chart is left."""
+        if self._panel.parameters is None:
+            self._charted = []
         self.fill()
         if self._curves is not None and self._curves.isPresent():
             self._showRow()
@@ -196,7 +199,7 @@ class TrainingPanel:
         """Show the ticked runs in one chart, or the selected one."""
         ticked = self._ticked()
         runs = [run for run in self._runs if run.folder.name in ticked]
-        showRuns(runs or [self.selectedRun()])
+        self._showChart(runs or [self.selectedRun()])
 
     def onDelete(self) -> None:
         """Delete the selected run if the user agrees."""
@@ -208,6 +211,7 @@ class TrainingPanel:
             with slicer.util.tryWithErrorDisplay(_("The run could not be deleted.")):
                 deleteRun(run)
                 removeCurves(run)
+                self._charted = [shown for shown in self._charted if shown.folder != run.folder]
             self.fill()
             self._panel.refresh()
 
@@ -251,7 +255,11 @@ class TrainingPanel:
         self._log(self._ui.statusLabel.text)
         if stage.startswith("training "):
             self._view, self._curves = stage.removeprefix("training "), None
-            showRuns([self._training.run])
+            self._showChart([self._training.run])
+
+    def _showChart(self, runs: list[Run]) -> None:
+        self._charted = runs
+        showRuns(runs)
 
     def _draw(self, atOnce: bool = False) -> bool:
         """Add the waiting epochs to the curves, at most twice a second, and every figure with them."""
@@ -261,6 +269,8 @@ class TrainingPanel:
             self._curves = Curves(self._training.run, self._view)
         self._curves.append(self._waiting)
         self._waiting, self._drawnAt = [], time.monotonic()
+        if self._training.run.folder in [run.folder for run in self._charted]:
+            drawRuns(self._charted)
         self._showRow()
         self._showTimeLeft()
         best = self._curves.best()

@@ -96,8 +96,9 @@ def test_timer_calls_until_it_is_stopped(slicer):
 
 
 def test_segmentations_leave_nothing_when_the_scene_is_closed(slicer, open_panel, living):  # noqa: F811
-    from SAHLoRACoreLib.childprocess import ChildProcess
     from SAHLoRASegmenterLib.run import SegmentationRun
+
+    from SAHLoRACoreLib.childprocess import ChildProcess
 
     panel, sizes = open_panel(), []
     hu = np.full((24, 256, 256), 30, np.int16)

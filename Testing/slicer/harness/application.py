@@ -119,22 +119,41 @@ def _make_scene(slicer: Any) -> None:
         logic = kind()
         logic.SetMRMLApplicationLogic(application_logic)
         logic.SetMRMLScene(scene)
+        application_logic.SetModuleLogic(name.capitalize(), logic)
         setattr(slicer.modules, name, types.SimpleNamespace(logic=lambda logic=logic: logic))
     _list_in_subject_hierarchy(scene)
 
 
 def _list_in_subject_hierarchy(scene: Any) -> None:
-    """Give every new data node its item in the subject hierarchy, as Slicer's Qt plugins do."""
+    """Give every data node its item in the subject hierarchy while it is there, as Slicer's Qt plugins do."""
     import slicer
     import vtk
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def add_item(_scene: Any, _event: str, node: Any) -> None:
-        if node.IsA("vtkMRMLDisplayableNode") or node.IsA("vtkMRMLTableNode"):
+        is_data = node.IsA("vtkMRMLDisplayableNode") or node.IsA("vtkMRMLTableNode")
+        if is_data and not scene.IsImporting():  # a loaded scene brings its hierarchy with it
             hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
             hierarchy.CreateItem(hierarchy.GetSceneItemID(), node)
 
+    def add_what_is_missing(*_: Any) -> None:
+        hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+        for number in range(scene.GetNumberOfNodes()):
+            node = scene.GetNthNode(number)
+            is_data = node.IsA("vtkMRMLDisplayableNode") or node.IsA("vtkMRMLTableNode")
+            if is_data and not hierarchy.GetItemByDataNode(node):
+                hierarchy.CreateItem(hierarchy.GetSceneItemID(), node)
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def remove_item(_scene: Any, _event: str, node: Any) -> None:
+        hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+        item = hierarchy.GetItemByDataNode(node) if hierarchy is not None and not scene.IsClosing() else 0
+        if item:
+            hierarchy.RemoveItem(item, False, False)
+
     scene.AddObserver(slicer.vtkMRMLScene.NodeAddedEvent, add_item)
+    scene.AddObserver(slicer.vtkMRMLScene.EndImportEvent, add_what_is_missing)
+    scene.AddObserver(slicer.vtkMRMLScene.NodeAboutToBeRemovedEvent, remove_item)
 
 
 def load_module(name: str) -> Any:

@@ -113,6 +113,8 @@ class ctkCollapsibleButton(PythonQtObject, QtWidgets.QWidget):
         super().__init__(parent)
         self._text, self._collapsed = "", False
         self.setContentsMargins(2, 26, 2, 2)
+        # As CTK's: it never gets narrower than its contents would like to be, wrapped labels on one line too.
+        self.setSizePolicy(QtWidgets.QSizePolicy.Minimum, QtWidgets.QSizePolicy.Preferred)
 
     def _set_text(self, text: str) -> None:
         self._text = text
