@@ -30,6 +30,8 @@ READ_BYTES = 1 << 16
 GRACE_S = 2.0  # from the wish to cancel to the kill
 LAST_LINES = 15
 OUT_OF_RESOURCES = 4  # exit status of the command
+BY_SIGNAL = 128  # what a launcher adds to the number of the signal that ended its program
+CRASHES = {getattr(signal, name, -1) for name in ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL")} - {-1}
 FOLDER_PREFIX = "SAHLoRA-"
 OWNER = re.compile(rf"{FOLDER_PREFIX}(?:reports-)?(\d+)(?:-.*)?")  # number of the process in a folder's name
 
@@ -284,10 +286,12 @@ class ChildProcess:
                 _("Close other programs and try again."),
                 details,
             )
-        if status < 0 or status > 255:
+        if status < 0 or status > 255 or status - BY_SIGNAL in CRASHES:
             return ChildError(
                 "crashed",
-                _("The computation crashed ({reason}).").format(reason=_reason(status)),
+                _("The computation crashed ({reason}).").format(
+                    reason=_reason(-(status - BY_SIGNAL) if status - BY_SIGNAL in CRASHES else status)
+                ),
                 _('Try the device "cpu"; if it crashes again, repair the installation.'),
                 details,
             )
