@@ -21,7 +21,11 @@ import vtk
 from slicer.i18n import tr as _
 from vtk.util.numpy_support import vtk_to_numpy
 
+from SAHLoRACoreLib.volumes import MAP, hasVoxels
+
 AIR_HU = -1024
+# Of a second and further outline beside the first, told apart by people who confuse red and green, too.
+FURTHER_COLORS = ((0.8, 0.47, 0.65), (0.9, 0.62, 0.0), (0.0, 0.45, 0.7), (0.0, 0.62, 0.45))
 ORTHOGONAL_WITHIN = (
     1e-4  # cosine between two axes; SimpleITK and MRML accept less deviation than this in files
 )
@@ -78,7 +82,7 @@ def exportVolume(node: Any, path: Path) -> ExportedVolume:
 
 def volumeInWorld(node: Any, path: Path) -> ExportedVolume:
     """Return what `exportVolume` would write to a path, which is not written yet."""
-    if node.GetImageData() is None or node.GetImageData().GetNumberOfPoints() == 0:
+    if not hasVoxels(node):
         raise ValueError(_('The volume "{name}" is empty.').format(name=node.GetName()))
     if node.GetImageData().GetNumberOfScalarComponents() != 1:
         raise ValueError(_('The volume "{name}" is a color picture, not a CT.').format(name=node.GetName()))
@@ -204,9 +208,10 @@ def importSegmentation(path: Path, volume: ExportedVolume, name: str = "") -> An
     return node
 
 
-def importMap(path: Path, volume: ExportedVolume, name: str) -> Any:
-    """Add a map of one value a voxel, e.g. of probabilities, to the scene, beside its CT; return its node."""
+def importMap(path: Path, volume: ExportedVolume, name: str, kind: str) -> Any:
+    """Add a map of one value a voxel ("probability", "disagreement") beside its CT; return its node."""
     node = slicer.vtkMRMLScalarVolumeNode()
+    node.SetAttribute(MAP, kind)  # no CT to choose as input
     # The NRRD reader keeps the voxel order, where the archetype reader may turn axes.
     storage = slicer.vtkMRMLNRRDStorageNode()
     storage.SetFileName(str(path))
@@ -223,14 +228,27 @@ def importMap(path: Path, volume: ExportedVolume, name: str) -> Any:
 def moveSegment(source: Any, target: Any) -> str:
     """Move the first segment of a node into another beside what that holds, and return its ID there.
 
-    The emptied node is removed. Both must be under the same transform.
+    Beside a segment of the same name it gets a number, and a color of its own. The emptied node is removed.
+    Both must be under the same transform.
     """
     segmentation, segmentID = target.GetSegmentation(), source.GetSegmentation().GetNthSegmentID(0)
     free = segmentation.GenerateUniqueSegmentID(segmentID)
     segment = source.GetSegmentation().GetSegment(segmentID)
+    _tellApart(segment, segmentation)
     segmentation.AddSegment(segment, free)
     slicer.mrmlScene.RemoveNode(source)
     return free
+
+
+def _tellApart(segment: Any, segmentation: Any) -> None:
+    """Give a segment a name that a segmentation does not have yet, and with it another color."""
+    count = segmentation.GetNumberOfSegments()
+    taken = {segmentation.GetNthSegment(number).GetName() for number in range(count)}
+    name, number = segment.GetName(), 1
+    while segment.GetName() in taken:
+        number += 1
+        segment.SetName(f"{name} {number}")
+        segment.SetColor(*FURTHER_COLORS[number % len(FURTHER_COLORS)])
 
 
 def placeInStudy(node: Any, sibling: Any) -> None:

@@ -12,6 +12,7 @@ from slicer.i18n import tr as _
 
 from SAHLoRACoreLib.scene import busyCursor
 from SAHLoRACoreLib.showing import showVolume
+from SAHLoRACoreLib.tableviews import setUpTable
 from SAHLoRASegmenterLib.chartclicks import ChartClicks
 from SAHLoRASegmenterLib.results import (
     Result,
@@ -52,9 +53,7 @@ class ResultPanel:
         ui.useAsCaseButton.connect("clicked(bool)", self.onUseAsCase)
         ui.openPageButton.connect("clicked(bool)", self.onOpenPage)
         ui.savePageButton.connect("clicked(bool)", self.onSavePage)
-        ui.measurementsTable.setHorizontalHeaderLabels([_("Measurement"), _("Value"), _("Unit")])
-        ui.measurementsTable.verticalHeader().setVisible(False)
-        ui.measurementsTable.horizontalHeader().setStretchLastSection(True)
+        setUpTable(ui.measurementsTable, [_("Measurement"), _("Value"), _("Unit")])
 
     def use(self, segmentationNode: Any) -> None:
         """Show this segmentation; None: none."""
@@ -205,5 +204,4 @@ class ResultPanel:
         for row in range(view.rowCount):
             for column in range(3):
                 view.setItem(row, column, qt.QTableWidgetItem(node.GetCellText(row, column)))
-        view.resizeColumnsToContents()
         view.resizeRowsToContents()

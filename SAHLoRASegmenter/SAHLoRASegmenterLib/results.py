@@ -16,12 +16,11 @@ from slicer.i18n import tr as _
 from vtk.util.numpy_support import vtk_to_numpy
 
 from SAHLoRACoreLib.scene import imageInWorld
-from SAHLoRACoreLib.showing import editSegment, showVolume
+from SAHLoRACoreLib.showing import editSegment, showOutlines, showVolume
 
 SEGMENT, THRESHOLD, SMALLEST, OUTLINE, PAGE = (
     f"SAHLoRA.{name}" for name in ("segment", "threshold", "minimumComponentMl", "outline", "page")
 )
-MAP = "SAHLoRA.map"  # attribute of a volume that is no CT: "probability" or "disagreement"
 ALGORITHM_TYPE, ALGORITHM_NAME = "DICOM.SegmentAlgorithmType", "DICOM.SegmentAlgorithmName"
 DISAGREEMENT_FLOOR, LARGEST_DISAGREEMENT = 0.01, 0.5
 
@@ -240,9 +239,8 @@ def _pagesFolder() -> Path:
 
 
 def showInSlices(result: Result) -> None:
-    """Show CT and outline in the slice views, at the slice of the largest area."""
-    result.segmentationNode.CreateDefaultDisplayNodes()  # somebody may have removed them
-    result.segmentationNode.GetDisplayNode().SetVisibility(True)
+    """Show CT and outline in the slice views, at the slice of the largest area, without other outlines."""
+    showOutlines([result.segmentationNode], result.volumeNode)
     showVolume(result.volumeNode, result.largestSlicePosition())
 
 

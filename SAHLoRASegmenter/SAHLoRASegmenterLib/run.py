@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import slicer
@@ -15,7 +14,7 @@ from SAHLoRACoreLib.childprocess import ChildError, ChildFailedError, makeFolder
 from SAHLoRACoreLib.childwork import ChildWork
 from SAHLoRACoreLib.events import Event
 from SAHLoRACoreLib.scene import busyCursor, exportVolume, importMap, importSegmentation, moveSegment
-from SAHLoRASegmenterLib.results import MAP, Result, keepPage
+from SAHLoRASegmenterLib.results import Result, keepPage
 from SAHLoRASegmenterLib.settings import SegmentSettings
 from SAHLoRASegmenterLib.tables import addChart, addTable, fillAreas, fillMeasurements
 
@@ -121,12 +120,14 @@ class SegmentationRun(ChildWork):
         name = volumeNode.GetName()
         self.segmentationNode = self._note(importSegmentation(self._label, self._volume))
         if self._probability:
-            self.probabilityNode = self._importMap(
-                "probability", self._probability, _("{volume} probability").format(volume=name)
+            title = _("{volume} probability").format(volume=name)
+            self.probabilityNode = self._note(
+                importMap(self._probability, self._volume, title, "probability")
             )
         if self._disagreement:
-            self.disagreementNode = self._importMap(
-                "disagreement", self._disagreement, _("{volume} disagreement").format(volume=name)
+            title = _("{volume} disagreement").format(volume=name)
+            self.disagreementNode = self._note(
+                importMap(self._disagreement, self._volume, title, "disagreement")
             )
         measurements = _("{volume} measurements").format(volume=name)
         self.measurementsNode = self._note(addTable(measurements, volumeNode))
@@ -161,11 +162,6 @@ class SegmentationRun(ChildWork):
         source, self.segmentationNode = self.segmentationNode, self._outputNode
         self._added.remove(source)
         return moveSegment(source, self._outputNode)
-
-    def _importMap(self, role: str, path: Path, name: str) -> Any:
-        node = self._note(importMap(path, self._volume, name))
-        node.SetAttribute(MAP, role)  # no CT to choose as input
-        return node
 
     def _note(self, node: Any) -> Any:
         self._added.append(node)

@@ -17,7 +17,7 @@ from SAHLoRACoreLib.events import Event
 from SAHLoRACoreLib.plots import drawSeries, paintable
 from SAHLoRACoreLib.scene import importSegmentation, volumeInWorld
 from SAHLoRACoreLib.settings import deviceFor
-from SAHLoRACoreLib.showing import showVolume
+from SAHLoRACoreLib.showing import showOutlines, showVolume
 from SAHLoRATrainerLib.caseviews import center, volumeOf, volumesInScene
 from SAHLoRATrainerLib.charts import addNode, removeNodes
 from SAHLoRATrainerLib.runs import Run
@@ -195,7 +195,7 @@ def verdictOf(run: Run) -> Verdict | None:
 # ------------------------------------------------------------------------------------------------- showing
 
 
-def showOutlines(run: Run, name: str) -> list[Any]:
+def showJudged(run: Run, name: str) -> list[Any]:
     """Show a held-out case with the outlines of adapter and base, which replace those shown before.
 
     Raises
@@ -215,6 +215,7 @@ def showOutlines(run: Run, name: str) -> list[Any]:
         node.GetSegmentation().GetNthSegment(0).SetColor(*COLORS[number])
         node.GetDisplayNode().SetVisibility2DFill(False)
         made.append(node)
+    showOutlines(made, volumeNode)
     showVolume(volumeNode, center(made))
     return made
 
@@ -227,7 +228,7 @@ def shownName(run: Run, name: str) -> str:
 
 
 def removeOutlines() -> None:
-    """Take the outlines that `showOutlines` brought from the scene."""
+    """Take the outlines that `showJudged` brought from the scene."""
     for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
         if node.GetAttribute(OUTLINE):
             slicer.mrmlScene.RemoveNode(node)

@@ -10,6 +10,7 @@ from typing import Any
 import slicer
 from slicer.i18n import tr as _
 
+from SAHLoRACoreLib.tableviews import setUpTable
 from SAHLoRATrainerLib.charts import Curves, drawRuns, removeCurves, showRuns
 from SAHLoRATrainerLib.parameters import settingsOf
 from SAHLoRATrainerLib.runs import (
@@ -27,7 +28,6 @@ from SAHLoRATrainerLib.runs import (
 
 REDRAW_S = 0.5  # curves are not drawn more often than this
 NAME, ADAPTER, EPOCHS, DICE, STATE = range(5)
-ROW_HEIGHT = 22  # pixels
 
 
 class TrainingPanel:
@@ -59,15 +59,14 @@ class TrainingPanel:
         ui.deleteRunButton.connect("clicked(bool)", self.onDelete)
         ui.runsTable.connect("itemSelectionChanged()", self._panel.refresh)
         titles = [_("Run"), _("Adapter"), _("Epochs"), _("Best Dice"), _("State")]
-        ui.runsTable.setHorizontalHeaderLabels(titles)
-        ui.runsTable.verticalHeader().setVisible(False)
-        ui.runsTable.horizontalHeader().setStretchLastSection(True)
-        ui.runsTable.verticalHeader().setDefaultSectionSize(ROW_HEIGHT)
+        setUpTable(ui.runsTable, titles)
 
     def use(self) -> None:
-        """List the runs again; of a closed scene, no chart is left."""
+        """List the runs again; of a closed scene, no chart is left and nothing is told."""
         if self._panel.parameters is None:
             self._charted = []
+            if self._training is None:
+                self._forget()
         self.fill()
         if self._curves is not None and self._curves.isPresent():
             self._showRow()
@@ -127,7 +126,6 @@ class TrainingPanel:
         elif self._runs:
             table.setCurrentCell(0, 0)
         table.blockSignals(wasBlocked)
-        table.resizeColumnsToContents()
 
     # ------------------------------------------------------------------------------------------- running
 
@@ -242,6 +240,13 @@ class TrainingPanel:
         self._training = self._curves = None
         self.fill()
         self._panel.release()
+
+    def _forget(self) -> None:
+        """Tell nothing of the last training any more."""
+        self._advice = ""
+        self._ui.statusLabel.text = self._ui.bestLabel.text = ""
+        self._ui.progressBar.setValue(0)
+        self._ui.logText.clear()
 
     def _select(self, run: Run) -> None:
         names = [other.folder.name for other in self._runs]

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import tempfile
 import types
@@ -83,6 +84,7 @@ def start() -> types.ModuleType:
     import slicer.util
 
     folder = Path(tempfile.mkdtemp(prefix="SAHLoRA harness "))
+    _put_launcher_on_path(folder / "bin")
     slicer.app = Application(folder)
     from . import widgets
 
@@ -96,10 +98,25 @@ def start() -> types.ModuleType:
     return slicer
 
 
+def _put_launcher_on_path(folder: Path) -> None:
+    """Provide PythonSlicer as Slicer does: a launcher that stays the parent of the Python it starts."""
+    folder.mkdir()
+    if sys.platform == "win32":
+        (folder / "PythonSlicer.cmd").write_text(f'@"{sys.executable}" %*\n')
+    else:
+        launcher = folder / "PythonSlicer"
+        launcher.write_text(f'#!/bin/sh\n"{sys.executable}" "$@"\nexit $?\n')
+        launcher.chmod(0o755)
+    os.environ["PATH"] = f"{folder}{os.pathsep}{os.environ['PATH']}"
+
+
 def _make_scene(slicer: Any) -> None:
     scene = slicer.vtkMRMLScene()
     cache = slicer.vtkCacheManager()  # without, a scene bundle can't be read
-    cache.SetRemoteCacheDirectory(slicer.app.temporaryPath)
+    cache_folder = Path(slicer.app.temporaryPath) / "cache"
+    cache_folder.mkdir()
+    (cache_folder / ".slicer-cache").touch()  # tells VTK that it may delete files there
+    cache.SetRemoteCacheDirectory(str(cache_folder))
     inputs_outputs = slicer.vtkDataIOManager()
     inputs_outputs.SetCacheManager(cache)
     scene.SetCacheManager(cache)
