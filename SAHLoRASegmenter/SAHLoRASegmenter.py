@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import slicer
@@ -111,6 +111,7 @@ class SAHLoRASegmenterWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._busy = False
         self._shown: Any = None  # the result node that the panel shows
         self._watched: Any = None  # the input volume, whose image may come or change
+        self._watchTags: list[int] = []
         self._hasWindow = True  # whether it was given one to see blood in, where it had none
 
     # ------------------------------------------------------------------------------------- life of the panel
@@ -121,10 +122,12 @@ class SAHLoRASegmenterWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         from SAHLoRASegmenterLib.inputcheck import InputCheck
         from SAHLoRASegmenterLib.modelpanel import ModelPanel
         from SAHLoRASegmenterLib.resultpanel import ResultPanel
+        from SAHLoRASegmenterLib.results import loadLibraries
 
         from SAHLoRACoreLib.installation import PackageInstaller
 
         ScriptedLoadableModuleWidget.setup(self)
+        loadLibraries()
         self.logic = self.logic or SAHLoRASegmenterLogic()
         self._installer = self._installer or PackageInstaller()
         uiWidget = slicer.util.loadUI(self.resourcePath("UI/SAHLoRASegmenter.ui"))
@@ -216,16 +219,14 @@ class SAHLoRASegmenterWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Look at a volume again when its image comes or changes; show blood in one that was just chosen."""
         if volumeNode is self._watched:
             return
-        observed = {
-            slicer.vtkMRMLVolumeNode.ImageDataModifiedEvent: self._refresh,
-            slicer.vtkMRMLDisplayableNode.DisplayModifiedEvent: self._onDisplayChanged,
-        }
-        for event, callback in observed.items():
-            if self._watched is not None:
-                self.removeObserver(self._watched, event, callback)
-            if volumeNode is not None:
-                self.addObserver(volumeNode, event, callback)
-        self._watched, self._hasWindow = volumeNode, volumeNode is None
+        for tag in self._watchTags:  # not by the mixin, which keeps what it observed, a patient's CT
+            self._watched.RemoveObserver(tag)
+        self._watched, self._hasWindow, self._watchTags = volumeNode, volumeNode is None, []
+        if volumeNode is not None:
+            self._watchTags = [
+                volumeNode.AddObserver(volumeNode.ImageDataModifiedEvent, self._refresh),
+                volumeNode.AddObserver(volumeNode.DisplayModifiedEvent, self._onDisplayChanged),
+            ]
         self._onDisplayChanged()
 
     def _onDisplayChanged(self, _caller: Any = None, _event: str = "") -> None:
@@ -368,12 +369,12 @@ class SAHLoRASegmenterWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 self._log(event["text"])
 
     def onFinished(self, run: Any) -> None:
-        self._endRun()
+        self.ui.cancelButton.enabled = False  # all that is left is to show it
         self.ui.progressBar.setValue(1000)
         self.ui.statusLabel.text = _("Done.")
         self.ui.resultLabel.text = self._summary(run)
         self._log(self.ui.resultLabel.text)
-        self._takeResult(run.segmentationNode)
+        self._takeResult(run.segmentationNode, then=self._endRun)
 
     def onError(self, error: Any) -> None:
         self._endRun()
@@ -409,10 +410,10 @@ class SAHLoRASegmenterWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._busy = busy
         self._refresh()
 
-    def _takeResult(self, segmentationNode: Any) -> None:
-        """Choose a result and show it in slices and in 3D."""
+    def _takeResult(self, segmentationNode: Any, then: Callable[[], None] = lambda: None) -> None:
+        """Choose a result and show it in slices and in 3D, then go on."""
         self._parameters.result = segmentationNode
-        self._resultPanel.showAll()
+        self._resultPanel.showAll(then)
 
     def _endRun(self) -> None:
         self._run = None

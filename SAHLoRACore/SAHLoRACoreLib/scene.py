@@ -221,7 +221,7 @@ def importMap(path: Path, volume: ExportedVolume, name: str, kind: str) -> Any:
         slicer.mrmlScene.RemoveNode(node)
         raise RuntimeError(_("Can't read the result {path}.").format(path=path))
     _place(node, volume)
-    node.CreateDefaultDisplayNodes()
+    _displayMap(node)
     return node
 
 
@@ -259,6 +259,16 @@ def placeInStudy(node: Any, sibling: Any) -> None:
 
 
 # ----------------------------------------------------------------------------------------------- parts
+
+
+def _displayMap(node: Any) -> None:
+    """Give a map a display with the window of its values; finding one takes Slicer longer than reading it."""
+    display = slicer.vtkMRMLScalarVolumeDisplayNode()
+    display.SetAutoWindowLevel(False)
+    display.SetWindowLevelMinMax(0.0, 1.0)
+    slicer.mrmlScene.AddNode(display)
+    display.SetAndObserveColorNodeID("vtkMRMLColorTableNodeGrey")
+    node.SetAndObserveDisplayNodeID(display.GetID())
 
 
 def _labelmap(segmentationNode: Any, segmentID: str) -> tuple[Any, Any]:

@@ -111,7 +111,7 @@ def test_second_run_hides_the_first_and_a_chosen_result_comes_back(slicer, open_
 
     assert visible(*results) == [False, True]
     panel.ui.resultSelector.activate(results[0])
-    assert visible(*results) == [True, False]
+    wait_for(slicer, lambda: visible(*results) == [True, False])
 
 
 def test_shown_case_hides_those_of_other_cases_of_the_same_ct(slicer, add_ct, outline):
