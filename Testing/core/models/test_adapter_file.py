@@ -74,7 +74,7 @@ def trained(base: Model, seed: int = 1, views: tuple[str, ...] = ("axial",), **v
 def rewritten(path: Path, source: Path, card: dict[str, Any] | None = None, **tensors: Any) -> Path:
     """Write a file with another card or other tensors, as no program of ours would; None drops a tensor."""
     changed = {**read_tensors(source), **tensors}
-    text = json.dumps(card if card is not None else read_card(source))
+    text = json.dumps(card if card is not None else read_card(source), sort_keys=True)
     save_file({k: t.contiguous() for k, t in changed.items() if t is not None}, path, {CARD_KEY: text})
     return path
 

@@ -5,6 +5,7 @@ import os
 import pickle
 import struct
 import zipfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,8 +25,9 @@ from sahlora.models.card import BaseCard, Description, NetworkSpec, Target, deco
 from sahlora.models.header import CARD_KEY
 from sahlora.models.network import MultiViewUNet
 from sahlora.models.published import import_published, network_from_published
-from sahlora.models.registry import copy_to, find, install, installed, remove
+from sahlora.models.registry import find, install, installed, remove
 from sahlora.models.tensors import weights_sha256
+from sahlora.runtime.files import write_bytes
 
 
 def error_code(path: Path) -> str:
@@ -38,7 +40,8 @@ def error_code(path: Path) -> str:
 
 def rewrite(path: Path, card: object = None, **tensors: Tensor) -> None:
     """Write a model file again with another card or with some tensors replaced."""
-    text = encode(random_card()) if card is None else card if isinstance(card, str) else json.dumps(card)
+    text = card if isinstance(card, str) else json.dumps(card, sort_keys=True)
+    text = encode(random_card()) if card is None else text
     save_file({**load_file(path), **tensors}, path, {CARD_KEY: text})
 
 
@@ -252,8 +255,12 @@ def test_the_shipped_base_is_not_called_sah() -> None:
     assert load_model("hemorrhage-base").card.target.segment == INTRACRANIAL_HEMORRHAGE
 
 
+def copied(source: Path) -> Callable[[Path], None]:
+    return lambda path: write_bytes(path, source.read_bytes())
+
+
 def test_installed_models_are_found_by_name_and_removed(random_model: Path, models_folder: Path) -> None:
-    install("site", copy_to(random_model))
+    install("site", copied(random_model))
     assert find("site", "base").parent == models_folder
     assert "site" in [each.name for each in installed("base")]
     remove("site", "base")
@@ -263,17 +270,17 @@ def test_installed_models_are_found_by_name_and_removed(random_model: Path, mode
 
 
 def test_nothing_is_replaced_silently(random_model: Path, models_folder: Path) -> None:
-    install("site", copy_to(random_model))
+    install("site", copied(random_model))
     for name in ("site", "hemorrhage-base"):
         with pytest.raises(UsageError) as error:
-            install(name, copy_to(random_model))
+            install(name, copied(random_model))
         assert error.value.code == "name-taken"
 
 
 @pytest.mark.parametrize("name", ["", "../x", "a/b", "a\\b", ".hidden", "x" * 81, "é"])
 def test_names_stay_inside_the_folder(name: str, random_model: Path, models_folder: Path) -> None:
     with pytest.raises(UsageError) as error:
-        install(name, copy_to(random_model))
+        install(name, copied(random_model))
     assert error.value.code == "bad-name"
     assert not models_folder.exists()
 
