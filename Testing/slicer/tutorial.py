@@ -114,7 +114,9 @@ class Tutorial:
         """Take the simulated patients from Sample Data."""
         from SAHLoRACoreLib import sampledata
 
-        dialog = type("Dialog", (), {"connect": lambda *_: None, "show": lambda *_: None, "close": lambda *_: None})
+        dialog = type(
+            "Dialog", (), {"connect": lambda *_: None, "show": lambda *_: None, "close": lambda *_: None}
+        )
         self.slicer.util.createProgressDialog = lambda **_: dialog()
         self.nodes = sampledata.downloadCohort(None)
         assert len(self.nodes) == 7
