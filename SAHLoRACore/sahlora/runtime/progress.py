@@ -19,7 +19,7 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
-from sahlora.errors import Cancelled, SAHLoRAError
+from sahlora.errors import Cancelled, SAHLoRAError, printable
 from sahlora.runtime.files import to_plain
 from sahlora.runtime.process import end_at_second, process_exists
 from sahlora.runtime.streams import output_error
@@ -85,7 +85,7 @@ class Progress:
 
     def warning(self, code: str, message: str, hint: str = "") -> None:
         """Report something the user should know though the work goes on."""
-        self.emit("warning", code=code, message=message, hint=hint)
+        self.emit("warning", code=code, message=printable(message), hint=printable(hint))
 
     def result(self, **values: Any) -> None:
         """Report what the command produced."""
