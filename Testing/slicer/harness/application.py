@@ -163,8 +163,10 @@ def _list_in_subject_hierarchy(scene: Any) -> None:
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def remove_item(_scene: Any, _event: str, node: Any) -> None:
-        hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
-        item = hierarchy.GetItemByDataNode(node) if hierarchy is not None and not scene.IsClosing() else 0
+        hierarchy = scene.GetFirstNodeByClass("vtkMRMLSubjectHierarchyNode")
+        if hierarchy is None or scene.IsClosing() or scene.IsImporting():
+            return
+        item = hierarchy.GetItemByDataNode(node)
         if item:
             hierarchy.RemoveItem(item, False, False)
 
