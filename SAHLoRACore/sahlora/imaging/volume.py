@@ -16,8 +16,8 @@ import numpy as np
 import SimpleITK as sitk
 
 from sahlora.errors import InputError
-from sahlora.imaging.dicom_series import is_dicom
-from sahlora.imaging.dicom_slices import read_series
+from sahlora.imaging.dicom_files import Source
+from sahlora.imaging.dicom_slices import read_series, stands_for_dicom
 from sahlora.imaging.files import FILE_FORMATS, file_format, open_image
 from sahlora.imaging.geometry import OUTSIDE_HU, Axes, Grid, SliceStack
 from sahlora.imaging.plausibility import (
@@ -57,7 +57,7 @@ class Volume:
     identifiers : dict of str
         Patient name, ID and dates as DICOM has them; empty otherwise.
     sources : tuple of Path
-        The DICOM file of each stored slice; empty otherwise.
+        The DICOM file of each stored slice, or its member of a zip archive; empty otherwise.
     """
 
     hu: np.ndarray
@@ -66,7 +66,7 @@ class Volume:
     name: str = ""
     notes: tuple[str, ...] = ()
     identifiers: dict[str, str] = field(default_factory=dict)
-    sources: tuple[Path, ...] = ()
+    sources: tuple[Source, ...] = ()
 
     @classmethod
     def from_array(cls, hu: np.ndarray, spacing: tuple[float, float, float], name: str = "") -> Volume:
@@ -113,17 +113,16 @@ class Volume:
         array : np.ndarray
             (Z, Y, X). A label is a mask: what is not 0 belongs to it.
         label : bool
-            True gives uint8 0 and 1; where slices are resampled, 1 if at least half of the interpolation
-            weight is inside. False keeps the type, and gives float32 where slices are resampled (0 outside).
+            True gives uint8 0 and 1, of the same volume where slices are resampled. False keeps the type, and
+            gives float32 where slices are resampled (0 outside).
         """
         stored = self.axes.to_stored(np.asarray(array))
         if label:
-            stored = stored != 0
-        if self.stack is not None:
-            stored = self.stack.to_even(stored, 0.0)
-            if label:
-                stored = stored >= 0.5
-        return self.grid.image(stored.astype(np.uint8) if label else stored)
+            mask = stored != 0
+            return self.grid.image(
+                (mask if self.stack is None else self.stack.mask_to_even(mask)).astype(np.uint8)
+            )
+        return self.grid.image(stored if self.stack is None else self.stack.to_even(stored, 0.0))
 
     def rectified(self) -> Volume:
         """Return the CT on the even, orthogonal grid: itself if it already is, else interpolated linearly."""
@@ -132,6 +131,13 @@ class Volume:
         even = np.rint(self.stack.to_even(self.axes.to_stored(self.hu), OUTSIDE_HU)).astype(np.int16)
         hu = np.ascontiguousarray(self.axes.to_canonical(even))
         return Volume(hu, self.grid, name=self.name, notes=self.notes, identifiers=self.identifiers)
+
+    def mask_from_rectified(self, mask: np.ndarray) -> np.ndarray:
+        """Bring a canonical mask on the even grid back to the acquired slices, bool, at the same volume."""
+        if self.stack is None:
+            return mask
+        stored = self.stack.mask_from_even(self.axes.to_stored(mask))
+        return np.ascontiguousarray(self.axes.to_canonical(stored))
 
     def from_rectified(self, array: np.ndarray) -> np.ndarray:
         """Bring a canonical array on the even grid, e.g. probabilities, back to the acquired slices."""
@@ -191,11 +197,11 @@ def _require_there(path: Path) -> None:
 
 
 def _read_dicom(path: Path, series: str | None, progress: Progress) -> tuple[Volume, tuple[Remark, ...]]:
-    if path.is_file() and not is_dicom(path):
+    if path.is_file() and not stands_for_dicom(path):
         raise InputError(
             "unsupported-format",
             f"{path} is in no format that can be read.",
-            f"Use {', '.join(FILE_FORMATS)} or DICOM.",
+            f"Use {', '.join(FILE_FORMATS)}, or DICOM as file, folder or zip archive.",
         )
     found = read_series(path, series, progress)
     grid = found.stack.even_grid

@@ -162,8 +162,8 @@ class BarSink:
             case "metric" if self._bar is not None:
                 shown = {k: v for k, v in event.items() if k not in ("event", "version") and v is not None}
                 self._bar.set_postfix(shown)
-            case "warning":
-                tqdm.write(f"Warning: {event['message']} {event['hint']}".rstrip(), file=self._stream)
+            case "warning" | "series":
+                tqdm.write(_sentence(event), file=self._stream)
             case "result" | "error":
                 self.close()
 
@@ -175,14 +175,22 @@ class BarSink:
 
 
 class LogSink:
-    """Prints warnings only, on standard error."""
+    """Prints warnings and which DICOM series was chosen, on standard error."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def __call__(self, event: Event) -> None:
-        if event["event"] == "warning":
-            print(f"Warning: {event['message']} {event['hint']}".rstrip(), file=self._stream)
+        if event["event"] in ("warning", "series"):
+            print(_sentence(event), file=self._stream)
+
+
+def _sentence(event: Event) -> str:
+    """Tell a warning or a choice of series in one line."""
+    if event["event"] == "warning":
+        return f"Warning: {event['message']} {event['hint']}".rstrip()
+    count = len(event["others"]) + 1
+    return f"Series {event['chosen']}" + (f", chosen of {count}: {event['reason']}" if count > 1 else "")
 
 
 # ----------------------------------------------------------------------------------------------- cancel
