@@ -188,7 +188,7 @@ def _frames(data: pydicom.FileDataset, described: int) -> np.ndarray:
     if len(frames) != count:
         raise ValueError(f"it announces {count} frames and holds {len(frames)}")
     if text(data, "SegmentationType") == "FRACTIONAL":
-        return (frames * 2 >= whole(data, "MaximumFractionalValue", 255)).astype(np.uint8)
+        return (frames >= whole(data, "MaximumFractionalValue", 255) / 2).astype(np.uint8)
     return frames
 
 
