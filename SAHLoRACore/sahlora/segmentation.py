@@ -261,7 +261,7 @@ class ResultFiles:
             ``not-dicom``; ``same-file`` if one is a slice of the scan, or a foreign file is where the CT on
             the label's grid would go.
         """
-        require_apart(self.paths, volume.sources)
+        require_apart(self.paths, [source for source in volume.sources if isinstance(source, Path)])
         if self.dicom_seg and not volume.sources:
             raise UsageError(
                 "not-dicom", "DICOM SEG needs a DICOM series as input.", "Leave --dicom-seg out."

@@ -21,6 +21,7 @@ from sahlora.cases.leaks import leak
 from sahlora.cases.loading import load_case
 from sahlora.cases.manifest import Case
 from sahlora.errors import InputError
+from sahlora.imaging.contents import content_digest
 from sahlora.imaging.labels import UNKNOWN
 from sahlora.imaging.planes import View
 from sahlora.imaging.volume import Volume
@@ -29,7 +30,7 @@ from sahlora.models.card import Preprocessing
 from sahlora.runtime.files import replacing
 from sahlora.runtime.progress import SILENT, Progress
 
-PREPARATION = 3
+PREPARATION = 4
 """Version of what is prepared; cases of another one are prepared anew."""
 
 
@@ -136,8 +137,8 @@ def count_slices(cases: Sequence[PreparedCase]) -> dict[str, int]:
 
 
 def _prepare_case(case: Case, preprocessing: Preprocessing, view: View, cache: Path) -> PreparedCase:
-    stamps = [(str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in case.files]
-    settings = [PREPARATION, stamps, case.segment, preprocessing.spacing, view]
+    contents = [content_digest(path) for path in case.files]
+    settings = [PREPARATION, contents, case.segment, preprocessing.spacing, view]
     key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
     folder = cache / key
     if (prepared := _read_prepared(case.name, folder)) is None:
