@@ -19,7 +19,7 @@ from sahlora.imaging.dicom_series import (
     series_of,
 )
 from sahlora.imaging.geometry import EVEN_TOLERANCE_MM, SliceStack
-from sahlora.imaging.series_choice import choose_series, doubts
+from sahlora.imaging.series_choice import choose_series, tell_doubts
 from sahlora.runtime.progress import SILENT, Progress
 
 INDEX_NAME = "DICOMDIR"
@@ -97,9 +97,12 @@ def _told(best: SeriesInfo, others: list[SeriesInfo], progress: Progress) -> lis
             f"Chosen of {len(others) + 1} series: number {best.number} ({best.kind}), {best.reason}."
         )
         notes += [f"Not chosen: number {s.number} ({s.kind}): {s.reason}." for s in others]
-    for code, message, hint in doubts(best, others):
+
+    def warning(code: str, message: str, hint: str) -> None:
         progress.warning(code, message, hint)
         notes.append(message)
+
+    tell_doubts(best, others, warning)
     if best.left_out:
         images = "1 image" if best.left_out == 1 else f"{best.left_out} images"
         notes.append(f"{images} of another size or orientation, or without position, left out.")

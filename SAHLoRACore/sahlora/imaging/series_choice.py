@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -71,12 +71,12 @@ def choose_series(listed: list[SeriesInfo], series: str | None = None) -> list[S
     return [replace(best, chosen=True, reason=why), *rest]
 
 
-def doubts(best: SeriesInfo, others: list[SeriesInfo]) -> Iterator[tuple[str, str, str]]:
-    """Yield code, sentence and way out for what may be wrong with a series that was chosen."""
+def tell_doubts(best: SeriesInfo, others: list[SeriesInfo], warning: Callable[[str, str, str], None]) -> None:
+    """Warn, with code, sentence and way out, of what may be wrong with a series that was chosen."""
     parts = [s for s in others if s.uid == best.uid and s.study == best.study]
     if best.part and parts:
         numbers = " or ".join(str(s.number) for s in parts)
-        yield (
+        warning(
             "several-volumes",
             f"{len(parts) + 1} volumes are stored as one series; the one taken has the {best.part}, "
             f"not the {', '.join(s.part for s in parts)}.",
@@ -84,26 +84,26 @@ def doubts(best: SeriesInfo, others: list[SeriesInfo]) -> Iterator[tuple[str, st
         )
     kernels = list(dict.fromkeys(h.kernel for h in best.headers))
     if len(kernels) > 1:
-        yield (
+        warning(
             "mixed-kernels",
             f"The slices of the series have different kernels: {', '.join(k or 'none' for k in kernels)}.",
             "Blood looks unlike in them: send the slices of one kernel, if there is a whole series of it.",
         )
     if best.sharp:
-        yield (
+        warning(
             "bone-kernel",
             f"The series has a bone or lung kernel ({best.kernel or 'by its description'}): blood is missed "
             "in its noise.",
             "Use the series of a soft-tissue kernel.",
         )
     if len({h.study for h in best.headers}) > 1:
-        yield (
+        warning(
             "mixed-studies",
             "Slices of the series carry the UIDs of several studies.",
             "Check that all slices are of one examination.",
         )
     if half := next((s for s in others if not s.obstacle and _continues(best, s)), None):
-        yield (
+        warning(
             "split-head",
             f"Series {half.number} seems to be the rest of the head: the chosen one covers "
             f"{best.coverage:.0f} mm, and that one goes on where it ends.",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk
 
@@ -493,3 +494,27 @@ def test_the_gravest_finding_comes_first(tmp_path: Path) -> None:
     assert order == sorted(order, key=("error", "warning", "note").index)
     assert checked.severity == "error"
     assert CheckedCase(checked.case).severity is None
+
+
+def test_what_lies_beside_an_image_without_being_one_is_passed_over(tmp_path: Path) -> None:
+    for name in ("ct.nii.gz", "label.mhd"):
+        write(tmp_path / "p" / name, HU if name.startswith("ct") else LESION.astype(np.uint8))
+    (tmp_path / "p" / "ct.json").write_text("{}")
+    (only,) = read_manifest(tmp_path)
+    assert (only.image.name, only.label.name) == ("ct.nii.gz", "label.mhd")
+
+
+def test_a_label_of_all_ones_is_warned_about(tmp_path: Path) -> None:
+    (found,) = findings(case(tmp_path, np.ones(SHAPE, bool)))
+    assert found["label-everywhere"] == "warning"
+
+
+def test_warnings_of_reading_the_image_are_findings(tilted: SimulatedHead, tmp_path: Path) -> None:
+    write_dicom_series(tilted, tmp_path / "ct")
+    write_dicom_series(tilted, tmp_path / "label", mask=True)
+    for file in (tmp_path / "ct").iterdir():
+        data = pydicom.dcmread(file)
+        data.ConvolutionKernel = "H60s"
+        data.save_as(file)
+    (found,) = findings(Case("a", tmp_path / "ct", tmp_path / "label"))
+    assert found["bone-kernel"] == "warning"
