@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from helpers import random_card, random_network, sahlora
+from sahlora.cli import main
 from sahlora.errors import InputError, SAHLoRAError, UsageError
 from sahlora.imaging.terminology import INTRACRANIAL_HEMORRHAGE, SAH
 from sahlora.models import registry
@@ -369,3 +370,34 @@ def test_the_users_folder_can_be_moved(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert registry.models_folder() == tmp_path
     monkeypatch.delenv("SAHLORA_MODELS", raising=False)
     assert registry.models_folder().parts[-2:] == ("sahlora", "models")
+
+
+def test_one_odd_file_is_named_and_the_rest_is_listed(
+    random_model: Path, models_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install("site", copied(random_model))
+    card = json.loads(encode(random_card()))
+    rewrite(random_model, {**card, "training": {"cases": 10**400}})
+    install("huge", copied(random_model))
+    (models_folder / "junk.safetensors").write_bytes(b"junk")
+    (models_folder / "folder.safetensors").mkdir()
+    (models_folder / "._site.safetensors").write_bytes(b"what another system left")
+    assert main(["models", "list"]) == 0
+    told = capsys.readouterr()
+    assert "site " in told.out and "huge" not in told.out
+    for name in ("huge", "junk", "folder"):
+        assert f"{name}.safetensors is left out: " in told.err
+    assert "._site" not in told.err
+    assert main(["adapters", "list"]) == 0
+    assert "sah-phantom" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names a user as Unix does")
+def test_who_has_no_home_uses_the_shipped_models(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], random_model: Path
+) -> None:
+    monkeypatch.setenv("SAHLORA_MODELS", "~nobody-of-this-name/models")
+    assert main(["models", "list"]) == 0
+    assert "hemorrhage-base" in capsys.readouterr().out
+    assert main(["models", "import", str(random_model), "--name", "x"]) == 4
+    assert "SAHLORA_MODELS" in capsys.readouterr().err
