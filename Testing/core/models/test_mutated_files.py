@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from fuzzing import MEMORY_BYTES, SECONDS_A_FILE, Report, read_mutated
 from helpers import random_card, random_network
+from mutating import MEMORY_BYTES, SECONDS_A_FILE, Report, read_mutated
 from sahlora.models.base_model import save_model
 from sahlora.models.header import read_card_json
 from sahlora.models.registry import SHIPPED
