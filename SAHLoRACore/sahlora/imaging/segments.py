@@ -57,7 +57,8 @@ def choose_values(array: np.ndarray, what: str, segment: str | None) -> tuple[np
     whole = np.rint(found)
     if (whole < 0).any():
         raise _image(what, f"holds values down to {found.min():.5g}")
-    off = ~(np.isfinite(found) & (np.abs(found - whole) <= ROUNDED))
+    with np.errstate(invalid="ignore"):  # of infinities
+        off = ~(np.isfinite(found) & (np.abs(found - whole) <= ROUNDED))
     if off.any():
         raise InputError(
             "bad-label",
