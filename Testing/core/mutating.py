@@ -5,10 +5,13 @@ A test calls `read_mutated`; the child is this file, run as a script.
 
 from __future__ import annotations
 
+import gzip
 import json
 import random
+import re
 import resource
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -136,12 +139,55 @@ def mutated_json(content: bytes, draw: random.Random) -> bytes:
     return odd_json(content.decode(), draw).encode() if draw.random() < 0.5 else mutated(content, draw)
 
 
+NUMBERS = (0, 1, -1, 2, 3, 255, 32767, -32768, 2**31 - 1, -(2**31))
+FLOATS = (0.0, 1.0, -1.0, 1e-30, 1e30, -1e38, float("inf"), float("nan"), 352.0, 1e-3)
+WORDS = (
+    b"0", b"-1", b"1", b"3", b"1000000000", b"99999999999999999999", b"1e-30", b"1e30", b"inf", b"nan", b"",
+    b"raw", b"gzip", b"bzip2", b"ascii", b"hex", b"True", b"False", b"LOCAL", b"LIST", b"../x.raw",
+    b"/etc/passwd", b"none", b"(1,0,0)", b"(", b"short", b"double", b"uchar", b"MET_DOUBLE", b"MET_CHAR",
+    b"4", b"\xff", b"9" * 5000,
+)  # fmt: skip
+HEADER_BYTES = 540
+
+
+def mutated_nifti(content: bytes, draw: random.Random) -> bytes:
+    """Change bytes anywhere, or put odd numbers into the fields of the header."""
+    if draw.random() < 0.3:
+        return mutated(content, draw)
+    changed = bytearray(content)
+    for _ in range(draw.choice((1, 1, 2, 4))):
+        form = draw.choice("hifdq")
+        place = draw.randrange(0, min(HEADER_BYTES, len(content)) - 8) // 2 * 2
+        value = draw.choice(FLOATS if form in "fd" else NUMBERS)
+        if form == "h":
+            value = max(-32768, min(32767, value))
+        struct.pack_into(draw.choice("<<<>") + form, changed, place, value)
+    return bytes(changed)
+
+
+def mutated_packed(content: bytes, draw: random.Random) -> bytes:
+    """Change a gzip file, or what is packed in it, which then is packed anew."""
+    if draw.random() < 0.3:
+        return mutated(content, draw)
+    return gzip.compress(mutated_nifti(gzip.decompress(content), draw), 1)
+
+
+def mutated_text(content: bytes, draw: random.Random) -> bytes:
+    """Change bytes anywhere, or a word of a header of text."""
+    if draw.random() < 0.3:
+        return mutated(content, draw)
+    words = list(re.finditer(rb"[^\s:=]+", content[: draw.choice((400, 800))]))
+    word = draw.choice(words)
+    return content[: word.start()] + draw.choice(WORDS) + content[word.end() :]
+
+
 # ------------------------------------------------------------------------------------------------- child
 
 
 def readers() -> dict[str, tuple[Callable[[Path], object], Callable[[bytes, random.Random], bytes]]]:
     """Return by kind what reads a file, and what mutates one."""
     from sahlora.cases.manifest import Case, list_cases
+    from sahlora.imaging.volume import read_volume
     from sahlora.models.adapter_file import AdapterCard, load_adapter
     from sahlora.models.base_model import load_model
     from sahlora.models.card import decode_card
@@ -159,6 +205,11 @@ def readers() -> dict[str, tuple[Callable[[Path], object], Callable[[bytes, rand
         "table": (list_cases, mutated),
         "list": (list_cases, mutated_json),
         "slices": (slices, mutated),
+        "nifti": (read_volume, mutated_nifti),
+        "nifti2": (read_volume, mutated_nifti),
+        "packed": (read_volume, mutated_packed),
+        "nrrd": (read_volume, mutated_text),
+        "mha": (read_volume, mutated_text),
     }
 
 

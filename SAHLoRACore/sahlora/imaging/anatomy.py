@@ -23,8 +23,8 @@ SKULL_GAP, SPECK = 3, 2
 CAVITY_SHARE = 0.25
 """Part of the largest cross-section of the head from which a closed space counts as that of the brain."""
 
-CROPPED_SHARE = 0.1
-"""Part of the image's border in the head from which the head counts as cropped."""
+CROPPED_SHARE = 0.2
+"""Part of its largest cross-section at a side of the volume from which the head counts as cropped."""
 
 IN_PLANE = ndimage.generate_binary_structure(2, 1)[None]
 
@@ -80,11 +80,21 @@ class Anatomy:
         return self.hu[near & ~ndimage.binary_dilation(self.head, IN_PLANE, iterations=2)]
 
     @cached_property
+    def cut(self) -> np.ndarray:
+        """(3, 2) how much of the head each face of the volume cuts, lower and upper face of (z, y, x).
+
+        1 is the head's largest cross-section along that axis. A scan cuts neck or face at the lower end.
+        """
+        cut = np.zeros((3, 2))
+        for axis in range(3):
+            areas = self.head.sum(axis=tuple(other for other in range(3) if other != axis))
+            cut[axis] = areas[[0, -1]] / max(1, areas.max())
+        return cut
+
+    @cached_property
     def is_cropped(self) -> bool:
-        """Whether the largest cross-section of the head runs along the image's border, cut off by it."""
-        plane = self.head[int(self.areas.argmax())]
-        border = np.concatenate([plane[0], plane[-1], plane[:, 0], plane[:, -1]])
-        return bool(border.mean() > CROPPED_SHARE)
+        """Whether a side of the volume cuts the head, which then is larger than what can be measured."""
+        return bool(self.cut[1:].max() > CROPPED_SHARE)
 
     @cached_property
     def soft_share(self) -> float:
