@@ -1,7 +1,4 @@
-"""Compare a package of the extension with the repository: every file of the modules is in it, and no other.
-
-python Utilities/check_package.py packages
-"""
+"""Compare a package of the extension with the repository: every file of the modules is in it, no other is."""
 
 from __future__ import annotations
 
