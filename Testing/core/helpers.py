@@ -80,7 +80,7 @@ def random_network(seed: int = 0, level: int = 2, width: int = 8) -> MultiViewUN
 
 
 def overflowing_network(level: int = 1, width: int = 4) -> MultiViewUNet:
-    """Return a network whose weights are numbers and whose logits are none: everything that trains diverges."""
+    """Return a network of finite weights whose logits are no numbers: everything that trains diverges."""
     network = random_network(0, level, width)
     nn.init.constant_(network.head[-1].weight, 3e38)
     return network
