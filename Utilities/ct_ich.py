@@ -8,8 +8,8 @@ manifests: all.csv, blood-free.csv (patients without a positive slice) and, for 
 ct_ich_folds.csv, train-K.csv and test-K.csv, which lists its patients.
 
 Blood is where the machine labels' probability of blood is at least 0.10, the cut that agrees best with
-radiologists' outlines. Voxels from 0.05 to 0.10 are unknown, and so are pieces of blood under 0.1 mL or nowhere
-above 0.25 (most of these lie on falx, sinuses and skull), and blood in bone or outside the brain mask.
+radiologists' outlines. Voxels from 0.05 to 0.10 are unknown, and so are pieces of blood under 0.1 mL or
+nowhere above 0.25 (most of these lie on falx, sinuses and skull), and blood in bone or outside the brain.
 """
 
 from __future__ import annotations

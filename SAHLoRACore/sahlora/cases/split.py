@@ -16,7 +16,7 @@ from sahlora.runtime.progress import SILENT, Progress
 
 @dataclass(frozen=True)
 class Cohort:
-    """Cases to train on and cases held out, both with blood among them.
+    """Cases to train on and cases held out, both with blood among them, and simulated ones.
 
     Raises
     ------
@@ -26,11 +26,12 @@ class Cohort:
 
     training: tuple[Case, ...]
     held_out: tuple[Case, ...] = ()
+    simulated: tuple[Case, ...] = ()
 
     def __post_init__(self) -> None:
         sides = [
             {case.image for case in side} | {case.patient for case in side if case.patient != case.name}
-            for side in (self.training, self.held_out)
+            for side in ((*self.training, *self.simulated), self.held_out)
         ]
         if sides[0] & sides[1]:
             raise InputError(

@@ -16,7 +16,7 @@ from sahlora.adapters.scope import STATISTICS, state_shapes
 from sahlora.errors import InputError, UsageError
 from sahlora.imaging.planes import View
 from sahlora.models.base_model import Model, load_model
-from sahlora.models.card import FORMAT_VERSION, Description, NetworkSpec, Plain, Target, decode, encode
+from sahlora.models.card import Description, NetworkSpec, Plain, Target, decode, encode, require_version
 from sahlora.models.header import LARGEST_HEADER, card_kind, read_card_json
 from sahlora.models.network import MultiViewUNet
 from sahlora.models.registry import find, installed
@@ -64,10 +64,11 @@ class AdapterCard:
     training: dict[str, Plain] = field(default_factory=dict)
     strength: float = 1.0
     kind: Literal["adapter"] = "adapter"
-    format_version: int = FORMAT_VERSION
+    format_version: int = 1
 
     def __post_init__(self) -> None:
         require_strength(self.strength)
+        require_version(self)
 
 
 def require_strength(strength: float) -> None:

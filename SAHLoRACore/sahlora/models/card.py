@@ -18,7 +18,8 @@ from sahlora.imaging.planes import View
 from sahlora.imaging.terminology import Segment
 from sahlora.models.header import RepeatedNameError, distinct
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Version 2 has neighbors of slices; what has none stays version 1, which older software reads."""
 Plain = str | int | float | bool | None | list[Any] | dict[str, Any]
 
 T = TypeVar("T")
@@ -52,7 +53,8 @@ class NetworkSpec:
 
     def __post_init__(self) -> None:
         _require(1 <= self.level <= 8 and 1 <= self.width <= 512, f"level {self.level}, width {self.width}")
-        _require(self.in_channels == 1 and self.out_channels == 1, "other than one channel in and out")
+        _require(self.in_channels in (1, 3), f"{self.in_channels} channels in")
+        _require(self.out_channels == 1, "other than one channel out")
 
 
 @dataclass(frozen=True)
@@ -69,18 +71,23 @@ class Preprocessing:
         In-plane pixel size in mm; None keeps the volume's own.
     views : tuple of View
         Views the model was made for.
+    neighbors : float, optional
+        The network sees the slices that lie about so many mm below and above as further channels (below,
+        itself, above); None shows it the slice alone.
     """
 
     window: tuple[float, float] = (0.0, 120.0)
     intensity_range: tuple[float, float] = (0.0, 1.0)
     spacing: float | None = 1.0
     views: tuple[View, ...] = ("axial",)
+    neighbors: float | None = None
 
     def __post_init__(self) -> None:
         for low, high in (self.window, self.intensity_range):
             _require(math.isfinite(low) and math.isfinite(high) and low < high, "an empty or infinite range")
         _require(self.spacing is None or 0.1 <= self.spacing <= 10, f"a pixel size of {self.spacing} mm")
         _require(0 < len(self.views) == len(set(self.views)), "no view or a view twice")
+        _require(self.neighbors is None or 0.1 <= self.neighbors <= 50, f"neighbors {self.neighbors} mm away")
 
 
 @dataclass(frozen=True)
@@ -125,15 +132,32 @@ class BaseCard:
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     training: dict[str, Plain] = field(default_factory=dict)
     kind: Literal["base"] = "base"
-    format_version: int = FORMAT_VERSION
+    format_version: int = 1
+
+    def __post_init__(self) -> None:
+        require_version(self)
+        with_neighbors = self.preprocessing.neighbors is not None
+        _require(
+            self.network.in_channels == (3 if with_neighbors else 1),
+            f"{self.network.in_channels} channels {'with' if with_neighbors else 'without'} neighbors",
+        )
+
+
+def require_version(card: Any) -> None:
+    """Set the version of a card, base's or adapter's, to the lowest that can say what its network needs."""
+    if card.network.in_channels > 1:
+        object.__setattr__(card, "format_version", FORMAT_VERSION)
 
 
 # ------------------------------------------------------------------------------------------------- JSON
 
 
 def encode(card: Any) -> str:
-    """Write a card as JSON with sorted keys."""
-    return json.dumps(asdict(card), sort_keys=True, ensure_ascii=True)
+    """Write a card as JSON with sorted keys; version 1 does not know of neighbors."""
+    content = asdict(card)
+    if content.get("preprocessing", {}).get("neighbors", 0) is None:
+        del content["preprocessing"]["neighbors"]
+    return json.dumps(content, sort_keys=True, ensure_ascii=True)
 
 
 def decode(kind: type[T], text: str) -> T:

@@ -1,8 +1,8 @@
 """Subarachnoid blood simulated into a real, blood-free head CT, with its exact mask.
 
-The data flow: `csf_spaces.find_spaces` finds where fluid is, `bleeding.spread_from` decides where blood goes,
-`bleeding.grow` lets it grow until the mask holds the volume asked for, and `exchanged` replaces fluid and brain
-by blood in proportion to its share of each voxel, leaving the scan's noise.
+The data flow: `csf.find_spaces` finds where fluid is, `bleeding.spread_from` decides where blood goes,
+`bleeding.grow` lets it grow until the mask holds the volume asked for, and `exchanged` replaces fluid and
+brain by blood in proportion to its share of each voxel, leaving the scan's noise.
 """
 
 from __future__ import annotations
@@ -139,6 +139,11 @@ class SimulatedBleed:
     blood: Array
     volume_ml: float
     ventricular_ml: float
+
+    @property
+    def label(self) -> Array:
+        """What a label map says: the mask."""
+        return self.blood
 
 
 def bleed_that_fits(patient: Patient, settings: Bleed, progress: Progress = SILENT) -> SimulatedBleed:

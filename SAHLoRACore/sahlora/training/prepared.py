@@ -20,14 +20,14 @@ from sahlora.cases.loading import load_case
 from sahlora.cases.manifest import Case
 from sahlora.errors import InputError
 from sahlora.imaging.labels import UNKNOWN
-from sahlora.imaging.planes import View
+from sahlora.imaging.planes import SLICE_AXIS, View
 from sahlora.imaging.volume import Volume
-from sahlora.inference.slicing import WorkingGrid
+from sahlora.inference.slicing import WorkingGrid, neighbor_indices, neighbor_offset
 from sahlora.models.card import Preprocessing
 from sahlora.runtime.files import replacing
 from sahlora.runtime.progress import SILENT, Progress
 
-PREPARATION = 2
+PREPARATION = 3
 """Version of what is prepared; cases of another one are prepared anew."""
 
 
@@ -45,6 +45,8 @@ class PreparedCase:
         Slices that surely show blood, and slices that surely don't; the others are unknown.
     unmarked : tuple of int
         Those of the unknown slices in which an expert sees blood that nobody outlined.
+    slice_mm : float
+        Distance of neighboring slices.
     """
 
     name: str
@@ -52,6 +54,7 @@ class PreparedCase:
     with_blood: tuple[int, ...]
     without_blood: tuple[int, ...]
     unmarked: tuple[int, ...] = ()
+    slice_mm: float = 1.0
 
     def image(self) -> np.ndarray:
         """Map the image into memory, int16 HU (N, H, W)."""
@@ -61,8 +64,10 @@ class PreparedCase:
         """Map the label into memory, uint8 (N, H, W): 0, 1 or 255."""
         return np.load(self.folder / "label.npy", mmap_mode="r")
 
-    def read(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Read slices: HU float32 and label uint8, both (len(indices), H, W).
+    def read(self, indices: Sequence[int], neighbors: float | None = None) -> tuple[Tensor, Tensor]:
+        """Read slices: HU float32 and label uint8, both (len(indices), C, H, W).
+
+        C is 1, or 3 with the slices that lie `neighbors` mm below and above.
 
         Raises
         ------
@@ -70,7 +75,11 @@ class PreparedCase:
             ``unreadable-case`` if the prepared files are gone or damaged.
         """
         try:
-            image, label = self.image()[list(indices)], self.label()[list(indices)]
+            image, label = self.image(), self.label()
+            where = np.array(indices)[:, None]
+            if neighbors is not None:
+                where = neighbor_indices(where[:, 0], neighbor_offset(neighbors, self.slice_mm), len(image))
+            image, label = image[where], label[where]
         except (OSError, ValueError) as error:
             raise InputError(
                 "unreadable-case",
@@ -113,6 +122,14 @@ def count_slices(cases: Sequence[PreparedCase]) -> dict[str, int]:
     }
 
 
+def count_simulated(cases: Sequence[PreparedCase]) -> dict[str, int]:
+    """Return what a card records of simulated cases; nothing where there are none."""
+    if not cases:
+        return {}
+    slices = sum(len(case.with_blood) for case in cases)
+    return {"simulated_cases": len(cases), "simulated_slices_with_blood": slices}
+
+
 def _prepare_case(case: Case, preprocessing: Preprocessing, view: View, cache: Path) -> PreparedCase:
     files = [path for path in (case.image, case.label, case.slices) if path is not None]
     stamps = [(str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in files]
@@ -131,8 +148,10 @@ def _prepare_case(case: Case, preprocessing: Preprocessing, view: View, cache: P
         if expert is not None and view == "axial":  # other slices cross some that an expert calls empty
             is_unmarked = expert & ~(label == 1).any(axis=(1, 2))
         _write_case(folder, volume, label, grid, view, np.flatnonzero(is_unmarked[grid.box[0]]).tolist())
-    slices = json.loads((folder / "slices.json").read_text())
-    return PreparedCase(case.name, folder, **{kind: tuple(indices) for kind, indices in slices.items()})
+    told = json.loads((folder / "slices.json").read_text())
+    slice_mm = told.pop("slice_mm")
+    slices = {kind: tuple(indices) for kind, indices in told.items()}
+    return PreparedCase(case.name, folder, **slices, slice_mm=slice_mm)
 
 
 def _is_prepared(folder: Path) -> bool:
@@ -159,6 +178,5 @@ def _write_case(
         with replacing(folder / f"{name}.npy") as path:
             np.save(path, array)
     with replacing(folder / "slices.json") as path:
-        path.write_text(
-            json.dumps({"with_blood": with_blood, "without_blood": without, "unmarked": unmarked})
-        )
+        told = {"with_blood": with_blood, "without_blood": without, "unmarked": unmarked}
+        path.write_text(json.dumps(told | {"slice_mm": grid.step_mm[SLICE_AXIS[view]]}))

@@ -13,24 +13,31 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import ndimage
 
-from sahlora.bleeding import volume_ml
 from sahlora.errors import UsageError
-from sahlora.fields import Array, Grid, smooth_noise
-from sahlora.labels import UNKNOWN
-from sahlora.lesion_kinds import KINDS, Region, region_of
-from sahlora.progress import SILENT, Progress
-from sahlora.simulation_in_ct import LEAST_SHARE, Patient, exchanged
+from sahlora.imaging.labels import UNKNOWN
+from sahlora.runtime.progress import SILENT, Progress
+from sahlora.simulation.bleeding import volume_ml
+from sahlora.simulation.fields import Array, Grid, smooth_noise
+from sahlora.simulation.in_ct import LEAST_SHARE, Patient, exchanged
+from sahlora.simulation.lesion_kinds import KINDS, Region, region_of
 
 DENSITY_HU = (35.0, 95.0)
 """Least and greatest mean HU of clot."""
 DRAWN_DENSITY = (61.0, 10.0)
 """Mean and standard deviation of what is drawn."""
 CALCIFIED_HU = 85.0
-"""Voxels that were denser before the bleed are calcification or bone: whether blood is there can't be seen."""
+"""Voxels that were denser before are calcification or bone: whether blood is there can't be seen."""
 VISIBLE_HU = 5.0
 """A voxel of the mask that blood changes by less can't be told from its surroundings."""
 MIXED_KINDS = (2, 3)
 MIXTURE = "mixture"
+ANY = "any"
+COHORT_KINDS = (
+    "subarachnoid", "intraparenchymal", "subdural", "sulcal", "layering", "epidural", "contusion",
+    "subarachnoid", "subdural", "cast", "cerebellar", MIXTURE, "interhemispheric", "tentorial",
+    "intraparenchymal", "layering",
+)  # fmt: skip
+"""What a cohort of any kind has, in turn with the seed."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +49,7 @@ class Lesion:
     seed : int
         Decides place, shape and texture; equal settings give equal voxels.
     kind : str
-        One of `sahlora.lesion_kinds.KINDS`, or ``mixture`` for two or three of them.
+        One of `sahlora.simulation.lesion_kinds.KINDS`, or ``mixture`` for two or three of them.
     blood_ml : float, optional
         Volume of blood in mL; None draws it as the kind has it. A place too small for it is filled.
     density_hu : float
@@ -55,8 +62,10 @@ class Lesion:
     density_hu: float = 60.0
 
     @classmethod
-    def draw(cls, seed: int, kind: str) -> Lesion:
-        """Draw a lesion of a kind: clot of 61 ± 10 HU, the volume as the kind has it."""
+    def draw(cls, seed: int, kind: str = ANY) -> Lesion:
+        """Draw a lesion of a kind, or of any: clot of 61 ± 10 HU, the volume as the kind has it."""
+        if kind == ANY:
+            kind = COHORT_KINDS[seed % len(COHORT_KINDS)]
         rng = np.random.default_rng([max(seed, 0), 12])
         return cls(seed, kind, None, round(float(np.clip(rng.normal(*DRAWN_DENSITY), *DENSITY_HU)), 1))
 
@@ -145,13 +154,13 @@ def simulate_lesion(patient: Patient, settings: Lesion, progress: Progress = SIL
     label[(ndimage.uniform_filter(before, (1, 3, 3)) > CALCIFIED_HU) & (within > LEAST_SHARE)] = UNKNOWN
     label[blood & (ndimage.uniform_filter(hu, (1, 3, 3)) - smooth < VISIBLE_HU)] = UNKNOWN
     changed = np.where(hu != before, np.rint(hu), before).astype(patient.volume.hu.dtype)
+    empty = np.zeros(patient.volume.hu.shape, np.uint8)
     return SimulatedLesion(
         replace(settings, blood_ml=round(float(sum(volumes)), 2)),
         _in_volume(patient, changed, patient.volume.hu),
-        *(
-            _in_volume(patient, part, np.zeros(patient.volume.hu.shape, part.dtype))
-            for part in (within, blood.astype(np.uint8), label)
-        ),
+        _in_volume(patient, within, empty.astype(np.float32)),
+        _in_volume(patient, blood.astype(np.uint8), empty),
+        _in_volume(patient, label, empty),
         volume_ml(blood, acquisition),
     )
 
@@ -171,7 +180,7 @@ def _in_volume(patient: Patient, part: Array, volume: Array) -> Array:
 
 
 def _level_of(region: Region, grid: Grid, wanted_ml: float) -> float:
-    """Return the bound of the levels below which a volume of blood lies; the highest if there is not so much."""
+    """Return the bound of the levels below which a volume of blood lies; the highest if all hold less."""
     low, high = region.lowest, region.highest
     for _ in range(14):
         middle = (low + high) / 2

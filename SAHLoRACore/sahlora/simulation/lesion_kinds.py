@@ -1,7 +1,8 @@
 """Where each kind of hemorrhage lies in a head: the regions that blood may fill, and in which order.
 
-Places are named in the phantom's head frame (`sahlora.phantom`: x left, y posterior, z superior, mm), which
-`sahlora.head_frame` lays on the patient. Sizes are choices of this project within what real CT shows.
+Places are named in the phantom's head frame (x left, y posterior, z superior, mm), which
+`sahlora.simulation.registration` lays on the patient. Sizes are choices of this project within what real CT
+shows.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sahlora.bleeding import spread_from
-from sahlora.csf_spaces import Spaces
 from sahlora.errors import UsageError
-from sahlora.fields import Array, Point, smooth_noise
-from sahlora.phantom import tentorium_height
-from sahlora.simulation import SITES
-from sahlora.simulation_in_ct import DECAY_MM, seeping
+from sahlora.simulation.bleeding import spread_from
+from sahlora.simulation.csf import Spaces
+from sahlora.simulation.fields import Array, Point, smooth_noise
+from sahlora.simulation.head import SITES
+from sahlora.simulation.in_ct import DECAY_MM, seeping
+from sahlora.simulation.phantom import tentorium_height
 
 FAR = 1e3
 MIDDLE = np.array([0.0, -5.0, 22.0])
@@ -124,7 +125,9 @@ def _sulcal(head: _Head, rng: np.random.Generator) -> Region:
 
 def _cerebellar(head: _Head, rng: np.random.Generator) -> Region:
     """Blood on the cerebellum and in the cisterns around it."""
-    return _spread(head, _point_in_space(head, rng, (head.above_tentorium < 4) & (head.y > 12)), rng, (0.5, 8.0))
+    return _spread(
+        head, _point_in_space(head, rng, (head.above_tentorium < 4) & (head.y > 12)), rng, (0.5, 8.0)
+    )
 
 
 def _point_in_space(head: _Head, rng: np.random.Generator, where: Array) -> Point:
@@ -176,7 +179,12 @@ def _cast(head: _Head, rng: np.random.Generator) -> Region:
     if len(inside) < 50:
         raise UsageError("no-room", "The ventricles are too narrow.", "Take another seed.")
     start = inside[rng.integers(len(inside))]
-    away = np.sqrt(sum(np.square(axis - s) for axis, s in zip(np.ogrid[tuple(map(slice, head.x.shape))], start, strict=True)))
+    away = np.sqrt(
+        sum(
+            np.square(axis - s)
+            for axis, s in zip(np.ogrid[tuple(map(slice, head.x.shape))], start, strict=True)
+        )
+    )
     level = np.where(spaces.ventricles < 1.2, away * spaces.grid.step + 3 * head.noise(rng, 20), FAR)
     return Region(level.astype(np.float32), np.clip(0.9 - spaces.ventricles, 0, 1), 0.8, 25.0, -5, 150)
 
@@ -213,7 +221,7 @@ def _intraparenchymal(head: _Head, rng: np.random.Generator) -> Region:
 def _contusion(head: _Head, rng: np.random.Generator) -> Region:
     """Patches of blood in swollen brain near the surface."""
     site = _beside(CONTUSION_SITES, rng, 6)
-    level = np.full(head.x.shape, FAR, np.float32)
+    level: Array = np.full(head.x.shape, FAR, np.float32)
     for _ in range(int(rng.integers(2, 9))):
         center = site + rng.normal(0, 9, 3) * (1, 1, 0.8)
         level = np.minimum(level, head.from_point(center, rng.uniform(1.5, 6, 3)))
