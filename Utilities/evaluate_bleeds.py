@@ -2,10 +2,10 @@
 """Say what models outline of known blood, and where there is none, in patients that they never saw.
 
     python Utilities/evaluate_bleeds.py COHORT RESULTS.json --fold K=MODEL [--fold …] [--adapter ADAPTER]
-        [--lesions FOLDER] [--threshold P] [--flip] [--minimum-component ML]
+        [--lesions FOLDER …] [--threshold P] [--flip] [--minimum-component ML]
 
-COHORT is what ct_ich.py made, LESIONS what `sahlora simulate --into … --kind any` made. Each fold's patients
-are segmented by the model that never saw them. Printed as Markdown and written as JSON:
+COHORT is what ct_ich.py made, each FOLDER what `sahlora simulate FOLDER --into … --kind …` made. Each fold's
+patients are segmented by the model that never saw them. Printed as Markdown and written as JSON:
 
 - Real blood by the machine labels (probability of at least 0.10; no truth): Dice and area, pooled over all
   voxels whose label is known.
@@ -33,6 +33,7 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from ct_ich import read_folds, read_slice_labels
+from sahlora.cases.manifest import MANIFEST_NAME
 from sahlora.evaluation.metrics import dice
 from sahlora.evaluation.statistics import auroc_by_patient
 from sahlora.imaging.volume import Volume, read_volume
@@ -159,7 +160,7 @@ class SimulatedCase:
 
 def simulated_cases(lesions: Path, judges: dict[str, Judge]) -> Iterator[SimulatedCase]:
     """Segment the simulated hemorrhages of the patients; blood outlined before the bleed is not theirs."""
-    with (lesions / "manifest.csv").open(newline="") as stream:
+    with (lesions / MANIFEST_NAME).open(newline="") as stream:
         rows = [row for row in csv.DictReader(stream) if row["patient"] in judges]
     for row in rows:
         volume = read_volume(lesions / row["image"])
@@ -170,7 +171,8 @@ def simulated_cases(lesions: Path, judges: dict[str, Judge]) -> Iterator[Simulat
         slice_ml, shared_ml = (part.sum(axis=(1, 2)) * volume.voxel_ml for part in (truth, truth & found))
         counted = slice_ml >= LEAST_SLICE_ML
         yield SimulatedCase(
-            row["kind"], row["patient"], milliliters(truth, volume), milliliters(found, volume),
+            f"{lesions.name}: {row['kind']}", row["patient"],
+            milliliters(truth, volume), milliliters(found, volume),
             dice(found, truth), int(counted.sum()),
             int((shared_ml[counted] >= FOUND_SHARE * slice_ml[counted]).sum()),
         )  # fmt: skip
@@ -208,7 +210,8 @@ def table(figures: dict[str, Any]) -> str:
         "| figure | value |", "|---|---|",
         f"| machine labels, {of}: pooled Dice, area "
         f"| {labels['pooled_dice']:.3f}, {labels['area']:.2f} |",
-        f"| blood-free heads, n = {free['n']}: median, worst mL | {free['median']:.2f}, {free['worst']:.2f} |",
+        f"| blood-free heads, n = {free['n']}: median, worst mL "
+        f"| {free['median']:.2f}, {free['worst']:.2f} |",
         *(
             f"| known blood found with the scan at {shift:+d} HU, of unshifted | {share:.2f} |"
             for shift, share in real["known_blood_when_shifted"].items()
@@ -248,7 +251,9 @@ def main() -> None:
         metavar="K=MODEL",
     )
     parser.add_argument("--adapter", help="adapter of every MODEL")
-    parser.add_argument("--lesions", type=Path, help="folder of simulated hemorrhages")
+    parser.add_argument(
+        "--lesions", type=Path, action="append", default=[], metavar="FOLDER", help="simulated hemorrhages"
+    )
     parser.add_argument("--threshold", type=float, help="default: the model's")
     parser.add_argument("--flip", action="store_true", help="also segment the mirrored scan")
     parser.add_argument("--minimum-component", type=float, default=0.0, metavar="ML")
@@ -262,7 +267,7 @@ def main() -> None:
         judge = Judge(model, threshold, args.flip, args.minimum_component)
         judges |= {patient: judge for patient, own in read_folds().items() if own == int(fold)}
     real = list(real_cases(args.cohort, Path(os.environ["SAHLORA_DATA"]), judges))
-    simulated = list(simulated_cases(args.lesions, judges)) if args.lesions else []
+    simulated = [case for folder in args.lesions for case in simulated_cases(folder, judges)]
     figures = {
         "real": real_figures(real),
         "simulated": simulated_figures(simulated) if simulated else {},
