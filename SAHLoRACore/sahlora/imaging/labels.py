@@ -172,6 +172,8 @@ def _chosen_values(array: np.ndarray, path: Path, segment: str | None) -> tuple[
     if len(found) > MOST_VALUES:
         raise _image(path, f"holds {len(found)} distinct values")
     blood = [int(value) for value in found if value not in (0, UNKNOWN)]
+    if segment == str(UNKNOWN) and UNKNOWN in found:  # asked for by name: here it means blood
+        return (array == UNKNOWN).astype(np.uint8), ()
     if segment is not None:
         if segment not in map(str, blood):
             raise _unknown_segment(path, segment, f"It holds the values {listed(blood) or 'none'}.")
