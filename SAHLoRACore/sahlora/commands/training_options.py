@@ -23,6 +23,7 @@ CHANGES = (
     "patience",
     "average",
     "unmarked_weight",
+    "empty_weight",
     "simulated_share",
     "vertex_draws",
     "augmentation",
@@ -91,6 +92,13 @@ def configure_training(group: argparse._ArgumentGroup, presets: str) -> None:
         type=float,
         metavar="W",
         help="above 0, also learn from slices with blood by an expert that nobody outlined (default: 0)",
+    )
+    group.add_argument(
+        "--empty-weight",
+        type=float,
+        metavar="W",
+        help="above 0, slices without blood count by their highest probabilities too, against specks of "
+        "false blood (default: 0)",
     )
     group.add_argument(
         "--simulated-share",

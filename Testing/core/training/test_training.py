@@ -26,7 +26,7 @@ from sahlora.models.network import MultiViewUNet
 from sahlora.runtime.progress import Event, Progress
 from sahlora.training.augmentation import augmentation
 from sahlora.training.batches import SliceBatches
-from sahlora.training.losses import SMALLEST_BLEED, bce_dice_loss, soft_dice_loss, unmarked_loss
+from sahlora.training.losses import SMALLEST_BLEED, bce_dice_loss, empty_loss, soft_dice_loss, unmarked_loss
 from sahlora.training.prepared import known_label, prepare_cases, read_label
 from sahlora.training.pretraining import PretrainingPlan, pretrain, start_from
 from sahlora.training.settings import PRESETS, TrainingSettings
@@ -344,6 +344,20 @@ def test_unmarked_pixels_are_unknown_to_the_losses_of_pixels(loss: object) -> No
     label = (torch.rand(1, 1, 6, 6) > 0.5).to(torch.uint8)
     label[..., 3:] = UNKNOWN
     assert loss(logits, label) == loss(logits, label.masked_fill(label == UNKNOWN, UNMARKED))
+
+
+def test_empty_slices_are_asked_for_low_highest_probabilities_and_no_other_slice() -> None:
+    logits = torch.randn(4, 1, 12, 12, dtype=torch.float64, requires_grad=True)
+    label = torch.zeros(4, 1, 12, 12, dtype=torch.uint8)
+    label[1, 0, 4:7, 4:7] = 1
+    label[2, 0, 0, 0] = UNKNOWN
+    loss = empty_loss(logits, label)
+    highest = [logits[i].flatten().topk(SMALLEST_BLEED).values.sigmoid().mean() for i in (0, 3)]
+    assert loss.item() == pytest.approx(sum(-math.log(1 - float(p)) for p in highest) / 4, rel=1e-9)
+    loss.backward()
+    asked = (logits.grad != 0).flatten(1).sum(dim=1)
+    assert asked.tolist() == [SMALLEST_BLEED, 0, 0, SMALLEST_BLEED]
+    assert (logits.grad >= 0).all()
 
 
 def test_unmarked_slices_are_asked_for_their_highest_probabilities_and_no_other_slice() -> None:
