@@ -2,7 +2,7 @@
 """Say what models outline of known blood, and where there is none, in patients that they never saw.
 
     python Utilities/evaluate_bleeds.py COHORT RESULTS.json --fold K=MODEL [--fold …] [--adapter ADAPTER]
-        [--lesions FOLDER …] [--threshold P] [--flip] [--minimum-component ML]
+        [--lesions FOLDER …] [--threshold P …] [--flip] [--minimum-component ML]
 
 COHORT is what ct_ich.py made, each FOLDER what `sahlora simulate FOLDER --into … --kind …` made. Each fold's
 patients are segmented by the model that never saw them. Printed as Markdown and written as JSON:
@@ -12,8 +12,8 @@ patients are segmented by the model that never saw them. Printed as Markdown and
 - mL outlined in heads without blood.
 - Simulated hemorrhages by kind: share of their slices (of at least 0.1 mL) that are found, Dice, volume.
 - The same with the scan shifted by some HU: mL outlined within known blood, relative to the scan as it is.
-- Slices with any blood by two radiologists: area under the ROC curve of the expected mL, neighbors with half
-  the weight; with the scan shifted, too.
+- Slices with any blood by two radiologists: area under the ROC curve of their scores; with the scan shifted,
+  too.
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
-from scipy import ndimage
 
 from ct_ich import read_folds, read_slice_labels
 from sahlora.cases.manifest import MANIFEST_NAME
@@ -40,30 +39,32 @@ from sahlora.imaging.volume import Volume, read_volume
 from sahlora.inference.predictor import InferenceSettings, predict
 from sahlora.models.base_model import Model, find
 from sahlora.models.selection import select_models
-from sahlora.report.measurements import remove_small_components
+from sahlora.report.measurements import remove_small_components, slice_scores
 
 SHIFTS_HU = (-5, 5, 8)
 LEAST_SLICE_ML = 0.1
 FOUND_SHARE = 0.2
 """Of a slice's blood that must be outlined for the slice to be found."""
-NEIGHBORS = (0.25, 0.5, 0.25)
 
 
 @dataclass(frozen=True)
 class Judge:
-    """A model and how its probabilities become an outline."""
+    """A model and how its probabilities become outlines."""
 
     model: Model
-    threshold: float
+    thresholds: tuple[float, ...]
     flip: bool
     minimum_ml: float
 
-    def segment(self, volume: Volume) -> tuple[np.ndarray, np.ndarray]:
-        """Return the outline, bool (Z, Y, X), and the expected mL of each slice."""
+    def segment(self, volume: Volume) -> tuple[dict[float, np.ndarray], np.ndarray]:
+        """Return the outline by threshold, bool (Z, Y, X), and the score of each slice."""
         settings = InferenceSettings(("axial",), flip=self.flip)
         probability = predict(volume, {"axial": self.model.for_inference()}, settings).probability
-        expected = probability.sum(axis=(1, 2)) * volume.voxel_ml
-        return remove_small_components(probability >= self.threshold, volume, self.minimum_ml), expected
+        outlines = {
+            threshold: remove_small_components(probability >= threshold, volume, self.minimum_ml)
+            for threshold in self.thresholds
+        }
+        return outlines, slice_scores(probability, volume)
 
 
 def milliliters(mask: np.ndarray, volume: Volume) -> float:
@@ -81,15 +82,15 @@ def read_label(path: Path) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class RealCase:
-    """What was found in one patient; shifted figures by HU."""
+    """What was found in one patient: by threshold, where shifted by HU and threshold."""
 
     patient: str
     bleeds: np.ndarray
-    score: dict[int, np.ndarray]
-    outlined_ml: float
     label_ml: float
-    shared_ml: dict[int, float]
-    known_ml: float
+    score: dict[int, np.ndarray]
+    shared_ml: dict[int, dict[float, float]]
+    outlined_ml: dict[float, float]
+    known_ml: dict[float, float]
 
 
 def real_cases(cohort: Path, data: Path, judges: dict[str, Judge]) -> Iterator[RealCase]:
@@ -100,28 +101,30 @@ def real_cases(cohort: Path, data: Path, judges: dict[str, Judge]) -> Iterator[R
         label = read_label(cohort / "labels" / f"{patient}.nii.gz")
         bleeds = np.array([any(row.values()) for row in experts[patient]])
         label[~bleeds] = 0
-        score, shared, found = {}, {}, {}
-        for shift in (0, *SHIFTS_HU):
+        score, shared = {}, {}
+        for shift in (*SHIFTS_HU, 0):
             shifted = replace(volume, hu=volume.hu + np.int16(shift)) if shift else volume
-            found[shift], expected = judge.segment(shifted)
-            score[shift] = ndimage.correlate1d(expected, NEIGHBORS, mode="nearest")
-            shared[shift] = milliliters(found[shift] & (label == 1), volume)
+            found, score[shift] = judge.segment(shifted)
+            shared[shift] = {t: milliliters(mask & (label == 1), volume) for t, mask in found.items()}
         unmarked = bleeds & ~(label == 1).any(axis=(1, 2))
         known = (label != 255) & ~unmarked[:, None, None]
+        outlined = {t: milliliters(mask, volume) for t, mask in found.items()}
         yield RealCase(
-            patient, bleeds, score, milliliters(found[0], volume), milliliters(label == 1, volume), shared,
-            milliliters(found[0] & known, volume),
+            patient, bleeds, milliliters(label == 1, volume), score, shared, outlined,
+            {t: milliliters(mask & known, volume) for t, mask in found.items()},
         )  # fmt: skip
-        print(f"{patient}: {milliliters(found[0], volume):.2f} mL", flush=True)
+        print(f"{patient}: {', '.join(f'{ml:.2f} mL' for ml in outlined.values())}", flush=True)
 
 
-def real_figures(cases: list[RealCase]) -> dict[str, Any]:
-    """Return the figures of real scans."""
-    free = [case.outlined_ml for case in cases if not case.bleeds.any()]
+def real_figures(cases: list[RealCase], threshold: float) -> dict[str, Any]:
+    """Return the figures of real scans at a threshold."""
+    free = [case.outlined_ml[threshold] for case in cases if not case.bleeds.any()]
     labelled = [case for case in cases if case.label_ml]
     shared, label, known = (
         sum(values)
-        for values in zip(*((c.shared_ml[0], c.label_ml, c.known_ml) for c in labelled), strict=True)
+        for values in zip(
+            *((c.shared_ml[0][threshold], c.label_ml, c.known_ml[threshold]) for c in labelled), strict=True
+        )
     )
     names = np.concatenate([[case.patient] * len(case.bleeds) for case in cases])
     bleeds = np.concatenate([case.bleeds for case in cases])
@@ -136,7 +139,8 @@ def real_figures(cases: list[RealCase]) -> dict[str, Any]:
             "area": known / label, "covered": shared / label,
         },
         "known_blood_when_shifted": {
-            shift: sum(case.shared_ml[shift] for case in labelled) / max(shared, 1e-6) for shift in SHIFTS_HU
+            shift: sum(case.shared_ml[shift][threshold] for case in labelled) / max(shared, 1e-6)
+            for shift in SHIFTS_HU
         },
         "auroc_any_blood": curves,
     }  # fmt: skip
@@ -147,8 +151,9 @@ def real_figures(cases: list[RealCase]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class SimulatedCase:
-    """What was found of one simulated hemorrhage."""
+    """What was found of one simulated hemorrhage at a threshold."""
 
+    threshold: float
     kind: str
     patient: str
     true_ml: float
@@ -165,17 +170,17 @@ def simulated_cases(lesions: Path, judges: dict[str, Judge]) -> Iterator[Simulat
     for row in rows:
         volume = read_volume(lesions / row["image"])
         label = read_label(lesions / row["label"])
-        found, _ = judges[row["patient"]].segment(volume)
-        known = label != 255
-        truth, found = label == 1, found & known
-        slice_ml, shared_ml = (part.sum(axis=(1, 2)) * volume.voxel_ml for part in (truth, truth & found))
+        truth, slice_ml = label == 1, (label == 1).sum(axis=(1, 2)) * volume.voxel_ml
         counted = slice_ml >= LEAST_SLICE_ML
-        yield SimulatedCase(
-            f"{lesions.name}: {row['kind']}", row["patient"],
-            milliliters(truth, volume), milliliters(found, volume),
-            dice(found, truth), int(counted.sum()),
-            int((shared_ml[counted] >= FOUND_SHARE * slice_ml[counted]).sum()),
-        )  # fmt: skip
+        for threshold, outline in judges[row["patient"]].segment(volume)[0].items():
+            found = outline & (label != 255)
+            shared_ml = (truth & found).sum(axis=(1, 2)) * volume.voxel_ml
+            yield SimulatedCase(
+                threshold, f"{lesions.name}: {row['kind']}", row["patient"],
+                milliliters(truth, volume), milliliters(found, volume),
+                dice(found, truth), int(counted.sum()),
+                int((shared_ml[counted] >= FOUND_SHARE * slice_ml[counted]).sum()),
+            )  # fmt: skip
 
 
 def simulated_figures(cases: list[SimulatedCase]) -> dict[str, dict[str, Any]]:
@@ -254,7 +259,9 @@ def main() -> None:
     parser.add_argument(
         "--lesions", type=Path, action="append", default=[], metavar="FOLDER", help="simulated hemorrhages"
     )
-    parser.add_argument("--threshold", type=float, help="default: the model's")
+    parser.add_argument(
+        "--threshold", type=float, action="append", help="can be repeated (default: the model's)"
+    )
     parser.add_argument("--flip", action="store_true", help="also segment the mirrored scan")
     parser.add_argument("--minimum-component", type=float, default=0.0, metavar="ML")
     args = parser.parse_args()
@@ -263,18 +270,23 @@ def main() -> None:
     judges: dict[str, Judge] = {}
     for fold, name in args.fold:
         model = select_models(str(find(name)), args.adapter)["axial"]
-        threshold = args.threshold or model.card.target.threshold
-        judge = Judge(model, threshold, args.flip, args.minimum_component)
+        thresholds = tuple(args.threshold or [model.card.target.threshold])
+        judge = Judge(model, thresholds, args.flip, args.minimum_component)
         judges |= {patient: judge for patient, own in read_folds().items() if own == int(fold)}
     real = list(real_cases(args.cohort, Path(os.environ["SAHLORA_DATA"]), judges))
     simulated = [case for folder in args.lesions for case in simulated_cases(folder, judges)]
-    figures = {
-        "real": real_figures(real),
-        "simulated": simulated_figures(simulated) if simulated else {},
+    content: dict[str, Any] = {
+        "patients": [{k: v for k, v in asdict(c).items() if k not in ("bleeds", "score")} for c in real],
         "cases": [asdict(case) for case in simulated],
     }
-    args.results.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-    print(table(figures))
+    for threshold in thresholds:
+        mine = [case for case in simulated if case.threshold == threshold]
+        content[f"{threshold:g}"] = figures = {
+            "real": real_figures(real, threshold),
+            "simulated": simulated_figures(mine) if mine else {},
+        }
+        print(f"\nThreshold {threshold:g}:\n\n{table(figures)}")
+    args.results.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

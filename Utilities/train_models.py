@@ -10,6 +10,7 @@ that was stopped goes on where it was: the same command continues.
     settings       short trainings without fold 1, each with one setting changed, judged on fold 1
     lesions        hemorrhage of every kind simulated into the blood-free patients
     start-K        the first part of base-K: slices alone, real labels; it may come from elsewhere
+    wide-K         the second part: neighbors, simulated hemorrhages, robust augmentation
     base-K         a base that never saw fold K, for K from 0 to 4; base-0 is shipped as hemorrhage-base
     bleeds-K       what base-K outlines of real and simulated blood in fold K
     sah-density    SAH of 15 mL at three densities in the blood-free patients of fold 0
@@ -89,6 +90,7 @@ class Trainer:
         yield "sah-density", self.work / "sah-44" / "manifest.csv", self.sah_density
         for fold in sorted(set(read_folds().values())):
             yield f"start-{fold}", self.work / f"start-{fold}.safetensors", partial(self.start, fold)
+            yield f"wide-{fold}", self.work / f"wide-{fold}.safetensors", partial(self.wide, fold)
             yield f"base-{fold}", self.work / f"base-{fold}.safetensors", partial(self.base, fold)
             yield f"bleeds-{fold}", self.work / f"bleeds-{fold}.json", partial(self.bleeds, fold)
         yield "real-ct", self.work / "real-ct" / "results.json", self.real_ct
@@ -132,14 +134,29 @@ class Trainer:
             *self.threads_option(),
         )
 
-    def base(self, fold: int) -> None:
+    def wide(self, fold: int) -> None:
         """Go on with neighbors, simulated hemorrhages and robust augmentation."""
+        self.go_on(
+            fold,
+            "start",
+            "wide",
+            "--average 0.995 --learning-rate 1.5e-3 --epochs 22 --neighbors 5 --level 4",
+        )
+
+    def base(self, fold: int) -> None:
+        """Go on against specks of false blood."""
+        self.go_on(
+            fold, "wide", "base", "--average 0.99 --learning-rate 1e-3 --epochs 9 --empty-weight 0.2"
+            " --neighbors 5 --level 4 --description", HERE / "hemorrhage-base.json",
+        )  # fmt: skip
+
+    def go_on(self, fold: int, before: str, after: str, options: str, *more: Path) -> None:
+        """Train a base further, without one fold."""
         self.sahlora(
-            f"pretrain ct_ich/train-{fold}.csv -o base-{fold}.safetensors --start start-{fold}.safetensors"
-            f" --level 4 --window 0 130 --neighbors 5 --simulated lesions/train-{fold}.csv"
-            " --simulated-share 0.3 --augmentation robust --vertex-draws 3 --unmarked-weight 0.1"
-            " --average 0.995 --learning-rate 1.5e-3 --epochs 22 --description",
-            HERE / "hemorrhage-base.json",
+            f"pretrain ct_ich/train-{fold}.csv -o {after}-{fold}.safetensors"
+            f" --start {before}-{fold}.safetensors --window 0 130 --augmentation robust --vertex-draws 3"
+            f" --simulated lesions/train-{fold}.csv --simulated-share 0.3 --unmarked-weight 0.1 {options}",
+            *more,
             *self.threads_option(),
         )
 
