@@ -7,7 +7,8 @@ BIN := $(VENV)/bin
 ifeq ($(OS),Windows_NT)
 BIN := $(VENV)/Scripts
 endif
-# torch alone and first: nothing later then replaces a CPU build by a larger one.
+# torch alone and first: nothing later then replaces a CPU build by a larger one. Without an NVIDIA card, set
+# PIP_EXTRA_INDEX_URL to PyTorch's CPU index and TORCH=torch==2.13.0+cpu: 1.5 GB for the demo, 3 GB with the tests.
 TORCH ?= torch==2.13.0
 
 .PHONY: demo test check proofs bench screenshots clean
@@ -27,11 +28,11 @@ proofs: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m proof --timeout 7200
 
 bench: $(VENV)/.installed-test
-	$(BIN)/python Testing/benchmarks/bench_inference.py --output Docs/benchmarks/inference.json
-	$(BIN)/python Testing/benchmarks/bench_adapters.py --output Docs/benchmarks/adapters.json
-	$(BIN)/python Testing/benchmarks/bench_training.py --output Docs/benchmarks/training.json
-	$(BIN)/python Testing/benchmarks/bench_segmenter.py --output Docs/benchmarks/segmenter.json
-	$(BIN)/python Testing/benchmarks/bench_trainer.py --output Docs/benchmarks/trainer.json
+	$(BIN)/python Testing/benchmarks/bench_inference.py --output Docs/evidence/benchmarks/inference.json
+	$(BIN)/python Testing/benchmarks/bench_adapters.py --output Docs/evidence/benchmarks/adapters.json
+	$(BIN)/python Testing/benchmarks/bench_training.py --output Docs/evidence/benchmarks/training.json
+	$(BIN)/python Testing/benchmarks/bench_segmenter.py --output Docs/evidence/benchmarks/segmenter.json
+	$(BIN)/python Testing/benchmarks/bench_trainer.py --output Docs/evidence/benchmarks/trainer.json
 
 screenshots: $(VENV)/.installed-test
 	$(BIN)/python Testing/slicer/screenshots.py Resources/Screenshots

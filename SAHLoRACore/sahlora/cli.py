@@ -11,12 +11,13 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from sahlora.about import __version__
-from sahlora.errors import ResourceError, SAHLoRAError
+from sahlora.errors import InputError, ResourceError, SAHLoRAError
 from sahlora.runtime.process import keep_freed_memory
-from sahlora.runtime.progress import BarSink, Event, JsonSink, LogSink, Progress, cancellation
+from sahlora.runtime.progress import BarSink, Event, JsonSink, LogSink, Progress, cancellation, under_torchrun
+from sahlora.runtime.streams import OUTPUT_FAILURES, Quiet, flush_output, output_error, use_plain_letters
 
 COMMANDS = (
     "segment",
@@ -48,57 +49,77 @@ def run() -> NoReturn:
         status = main()
     except SystemExit as error:  # argparse: help shown, or bad usage told
         status = error.code if isinstance(error.code, int) else 2
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, AttributeError):  # nobody reads any more, or Windows gave none
-            stream.flush()
+    try:
+        flush_output()
+    except ResourceError as error:
+        _say(f"sahlora: {error}")
+        status = status or error.exit_status
+    with suppress(OSError, AttributeError):  # nobody reads any more, or Windows gave none
+        sys.stderr.flush()
     os._exit(status)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit status."""
+    use_plain_letters()
     modules = {name: importlib.import_module(f"sahlora.commands.{name}") for name in COMMANDS}
     args = build_parser(modules).parse_args(arguments)
+    log: Any = Quiet(sys.stderr)
     sinks: dict[str, Callable[[], Callable[[Event], None]]] = {
         "json": lambda: JsonSink(sys.stdout),
-        "bar": lambda: BarSink(sys.stderr),
-        "none": lambda: LogSink(sys.stderr),
+        "bar": lambda: BarSink(log),
+        "none": lambda: LogSink(log),
     }
     keep_freed_memory()
     with cancellation(args.cancel_file, args.parent_pid) as cancelled:
         progress = Progress(sinks[args.progress if _is_first_process() else "none"](), cancelled)
         try:
             modules[args.command].run(args, progress)
-        except SAHLoRAError as error:
-            progress.error(error)
-            print(f"sahlora {args.command}: {error.message}\n{error.hint}".rstrip(), file=sys.stderr)
-            return error.exit_status
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 0
-        except ModuleNotFoundError as error:
-            traceback.print_exc()
-            progress.error(
-                ResourceError(
-                    "missing-package",
-                    f"The package {error.name} is not installed.",
-                    "Install the packages again, in Slicer by a click on Segment.",
-                )
-            )
-            return ResourceError.exit_status
+            flush_output()
         except Exception as error:
-            traceback.print_exc()
-            progress.error(
-                SAHLoRAError(
-                    "internal", f"Internal error: {error!r}.", "Please report it with the text above."
-                )
-            )
-            return 1
+            known = _known(error)
+            progress.error(known)
+            _say(f"sahlora {args.command}: {known.message}\n{known.hint}".rstrip())
+            return known.exit_status
     return 0
+
+
+def _known(error: Exception) -> SAHLoRAError:
+    """Return the error to tell; of one that nobody foresaw, the traceback is printed."""
+    try:
+        flush_output()
+    except ResourceError as closed:
+        return error if isinstance(error, SAHLoRAError) else closed
+    if isinstance(error, SAHLoRAError):
+        return error
+    if isinstance(error, OSError) and error.errno in OUTPUT_FAILURES:
+        return output_error(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        return InputError(
+            "unreadable",
+            f"Can't use {error.filename}: {error.strerror or error}.",
+            "Check that it is there and that you may read it.",
+        )
+    with suppress(OSError, AttributeError):
+        traceback.print_exc()
+    if isinstance(error, ModuleNotFoundError):
+        return ResourceError(
+            "missing-package",
+            f"The package {error.name} is not installed.",
+            "Install the packages again, in Slicer by a click on Segment.",
+        )
+    return SAHLoRAError("internal", f"Internal error: {error!r}.", "Please report it with the text above.")
+
+
+def _say(text: str) -> None:
+    """Print to standard error, if there is any."""
+    with suppress(OSError, ValueError):
+        Quiet(sys.stderr).write(f"{text}\n")
 
 
 def _is_first_process() -> bool:
     """Whether this is the one that reports; the others that ``torchrun`` started are quiet."""
-    return "TORCHELASTIC_RUN_ID" not in os.environ or os.environ.get("RANK", "0") == "0"
+    return not under_torchrun() or os.environ.get("RANK", "0") == "0"
 
 
 def build_parser(modules: dict[str, ModuleType]) -> argparse.ArgumentParser:

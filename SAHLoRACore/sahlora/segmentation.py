@@ -28,10 +28,11 @@ from sahlora.imaging.writers import (
 )
 from sahlora.inference.predictor import InferenceSettings, Prediction, predict
 from sahlora.models.base_model import Model
+from sahlora.models.registry import find
 from sahlora.models.selection import select_models
 from sahlora.report.measurements import Measurements, measure, remove_small_components
 from sahlora.runtime.devices import choose_device
-from sahlora.runtime.files import require_ending, require_writable
+from sahlora.runtime.files import require_apart, require_ending, require_writable
 from sahlora.runtime.progress import SILENT, Progress
 
 DEFAULTS = InferenceSettings()
@@ -149,7 +150,8 @@ def segment(
     progress.stage("checking")
     _require_choices(threshold, minimum_component_ml)
     if outputs is not None:
-        outputs.require_writable([] if isinstance(ct, Volume) else [Path(ct)])
+        named = [find(str(name)) for name in (model, adapter, *(view_models or {}).values()) if name]
+        outputs.require_writable([*([] if isinstance(ct, Volume) else [Path(ct)]), *named])
     if isinstance(device, str):
         device = choose_device(device)
     models = select_models(
@@ -222,6 +224,15 @@ class ResultFiles:
     page: Path | None = None
     with_identifiers: bool = False
 
+    @property
+    def paths(self) -> list[Path]:
+        """All files to write."""
+        results = (
+            self.label, self.probability, self.disagreement, self.dicom_seg, self.report, self.csv,
+            self.overlay, self.page,
+        )  # fmt: skip
+        return [path for path in results if path is not None]
+
     def require_writable(self, inputs: Sequence[Path]) -> None:
         """Check endings, folders and that nothing overwrites the scan, before anything takes time.
 
@@ -240,10 +251,7 @@ class ResultFiles:
             path = getattr(self, name)
             if path is not None:
                 require_ending(path, ending)
-        require_writable(
-            self.label, self.probability, self.disagreement, self.dicom_seg, self.report, self.csv,
-            self.overlay, self.page, inputs=inputs,
-        )  # fmt: skip
+        require_writable(*self.paths, inputs=inputs)
 
     def require_fitting(self, volume: Volume) -> None:
         """Check what depends on the scan.
@@ -251,8 +259,10 @@ class ResultFiles:
         Raises
         ------
         UsageError
-            ``not-dicom``, or ``same-file`` if a foreign file is where the CT on the label's grid would go.
+            ``not-dicom``; ``same-file`` if one is a slice of the scan, or a foreign file is where the CT on
+            the label's grid would go.
         """
+        require_apart(self.paths, volume.sources)
         if self.dicom_seg and not volume.sources:
             raise UsageError(
                 "not-dicom", "DICOM SEG needs a DICOM series as input.", "Leave --dicom-seg out."

@@ -1,6 +1,6 @@
 """Time and memory of a training step with each adapter, beside full fine-tuning, PEFT and loralib.
 
-    python Testing/benchmarks/bench_adapters.py --output Docs/benchmarks/adapters.json
+    python Testing/benchmarks/bench_adapters.py --output Docs/evidence/benchmarks/adapters.json
 
 Competitors take turns, so that other work on the machine hits all alike; figures are medians, and ratios to
 full fine-tuning of the same network on the same input are what to look at. A table in Markdown is written
@@ -28,7 +28,8 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "SAHLoRACore"))
 
-from sahlora.adapters.attach import METHODS, STANDARD, AdapterConfig, adapt, merge
+from sahlora.adapters.attach import adapt, merge
+from sahlora.adapters.config import METHODS, STANDARD, AdapterConfig
 from sahlora.models.network import MultiViewUNet
 from sahlora.runtime.process import keep_freed_memory
 
@@ -236,7 +237,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--output", type=Path, default=Path("Docs/benchmarks/adapters.json"))
+    parser.add_argument("--output", type=Path, default=Path("Docs/evidence/benchmarks/adapters.json"))
     parser.add_argument("--rounds", type=int, default=3, help="measured steps of each competitor")
     parser.add_argument("--ranks", type=int, nargs="+", default=(4, 16, 64))
     parser.add_argument("--settings", nargs="+", default=[s.name for s in SETTINGS], help="which, by name")

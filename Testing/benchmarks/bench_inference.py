@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Time multi-view inference against a plain slice loop and against the convolutions alone.
 
-    python Testing/benchmarks/bench_inference.py --output Docs/benchmarks/inference.json
+    python Testing/benchmarks/bench_inference.py --output Docs/evidence/benchmarks/inference.json
 
 For a simulated head of 512×512×30 and one of 512×512×300 voxels, in one run and in turn:
 

@@ -1,8 +1,8 @@
 """Measure what the Segmenter's panel does in Slicer's own process: export, import, another threshold.
 
-    python Testing/benchmarks/bench_segmenter.py --output Docs/benchmarks/segmenter.json
+    python Testing/benchmarks/bench_segmenter.py --output Docs/evidence/benchmarks/segmenter.json
 
-Runs in the harness (Docs/harness.md): MRML and segmentations are Slicer's own. What is promised: another
+Runs in the harness (Testing/harness.md): MRML and segmentations are Slicer's own. What is promised: another
 threshold within 0.3 s for 512 x 512 x 30 and 1.5 s for 300 slices; export and import within 2 s each.
 """
 

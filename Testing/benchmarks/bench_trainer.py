@@ -1,9 +1,9 @@
 """Measure what the Trainer's panel does in Slicer's own process: writing cases, and drawing an epoch.
 
-    python Testing/benchmarks/bench_trainer.py --output Docs/benchmarks/trainer.json
+    python Testing/benchmarks/bench_trainer.py --output Docs/evidence/benchmarks/trainer.json
 
-Runs in the harness (Docs/harness.md): MRML and segmentations are Slicer's own. Cases are written in steps of
-the event loop; the longest is how long the panel can't answer. Promised are 0.1 s for 512 x 512 x 30.
+Runs in the harness (Testing/harness.md): MRML and segmentations are Slicer's own. Cases are written in steps
+of the event loop; the longest is how long the panel can't answer. Promised are 0.1 s for 512 x 512 x 30.
 """
 
 from __future__ import annotations

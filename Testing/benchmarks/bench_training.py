@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Time a step of fine-tuning beside a plain PyTorch loop, and estimate a whole fine-tuning from a short one.
 
-    python Testing/benchmarks/bench_training.py --output Docs/benchmarks/training.json
+    python Testing/benchmarks/bench_training.py --output Docs/evidence/benchmarks/training.json
 
 For each adapter, blocks of steps of two competitors take turns on simulated heads in the head box at the
 base's pixel size:
@@ -38,8 +38,8 @@ import psutil
 import torch
 from torch import Tensor, nn
 
-from sahlora.adapters.attach import METHODS, adapt
-from sahlora.adapters.config import STANDARD, AdapterConfig
+from sahlora.adapters.attach import adapt
+from sahlora.adapters.config import METHODS, STANDARD, AdapterConfig
 from sahlora.cases.manifest import Case
 from sahlora.cases.split import Cohort
 from sahlora.models.base_model import Model, load_model
@@ -252,7 +252,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--output", type=Path, default=Path("Docs/benchmarks/training.json"))
+    parser.add_argument("--output", type=Path, default=Path("Docs/evidence/benchmarks/training.json"))
     parser.add_argument("--device", default="auto")
     parser.add_argument("--blocks", type=int, default=3, help="measured blocks of each competitor")
     parser.add_argument("--steps", type=int, default=4, help="measured steps of a block")

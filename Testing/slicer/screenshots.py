@@ -2,9 +2,9 @@
 
     python Testing/slicer/screenshots.py Resources/Screenshots
 
-The panels run in the harness (see Docs/harness.md), so their style is Qt's and not Slicer's. The Segmenter's
-result is real: the command segments a simulated head with the shipped model and adapter. Beside the panel
-stand the CT with the outline, its surface and the chart, drawn from the nodes of the scene.
+The panels run in the harness (see Testing/harness.md), so their style is Qt's and not Slicer's. The
+Segmenter's result is real: the command segments a simulated head with the shipped model and adapter. Beside
+the panel stand the CT with the outline, its surface and the chart, drawn from the nodes of the scene.
 The Trainer's figures are made up by a fake command.
 """
 

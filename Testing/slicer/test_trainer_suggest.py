@@ -19,7 +19,8 @@ import sys
 from pathlib import Path
 import torch
 from sahlora.models.adapter_file import Adapter, AdapterCard, save_adapter
-from sahlora.adapters.attach import AdapterConfig, adapt, collect
+from sahlora.adapters.attach import adapt, collect
+from sahlora.adapters.config import AdapterConfig
 from sahlora.models.card import BaseCard, Description, NetworkSpec
 from sahlora.imaging.terminology import INTRACRANIAL_HEMORRHAGE
 from sahlora.models.card import Preprocessing, Target

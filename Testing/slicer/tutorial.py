@@ -3,8 +3,8 @@
     python Testing/slicer/tutorial.py Docs/images
     python Testing/slicer/tutorial.py Docs/images --further Resources/Screenshots
 
-Nothing is stood in for but Slicer's own widgets (see Docs/harness.md): heads are simulated, the shipped model
-is adapted, judged and used in real child processes. Needs no network.
+Nothing is stood in for but Slicer's own widgets (see Testing/harness.md): heads are simulated, the shipped
+model is adapted, judged and used in real child processes. Needs no network.
 """
 
 from __future__ import annotations

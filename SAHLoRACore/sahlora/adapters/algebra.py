@@ -13,8 +13,8 @@ from tensorly.decomposition import parafac
 from tensorly.tenalg import multi_mode_dot
 from torch import Tensor, nn
 
-from sahlora.adapters.config import MAX_RANK, STANDARD, AdapterConfig
-from sahlora.adapters.methods import METHODS, CPLoRA, LowRank, Shape
+from sahlora.adapters.config import MAX_RANK, METHODS, STANDARD, AdapterConfig
+from sahlora.adapters.methods import CPLoRA, LowRank, Shape
 from sahlora.adapters.scope import Site, is_low_rank, plan
 from sahlora.errors import UsageError
 

@@ -4,6 +4,7 @@ An adapter is a weight parametrization: it composes the weight, then the layer's
 whatever its stride, groups or padding mode. The base is frozen and comes back bit for bit whenever adapters
 are disabled, unmerged or removed. The methods themselves are in `sahlora.adapters.methods`.
 
+>>> from sahlora.adapters.config import AdapterConfig
 >>> from sahlora.models.network import MultiViewUNet
 >>> network = MultiViewUNet()
 >>> adapt(network, AdapterConfig(method="cp-lora", rank=4, scope="decoding"))
@@ -22,38 +23,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from sahlora.adapters.config import STANDARD, AdapterConfig
-from sahlora.adapters.methods import METHODS, DoRA, Replacement, Transposed, swap_channels
+from sahlora.adapters.config import METHODS, AdapterConfig
+from sahlora.adapters.methods import DoRA, Replacement, Transposed, swap_channels
 from sahlora.adapters.scope import (
     Site,
     base_layers,
-    count_parameters,
     is_low_rank,
     norms,
     parametrizations,
     plan,
-    state_shapes,
 )
 from sahlora.errors import InputError, UsageError
-
-__all__ = [
-    "METHODS",
-    "STANDARD",
-    "AdapterConfig",
-    "activate",
-    "adapt",
-    "adapters",
-    "collect",
-    "count_parameters",
-    "disabled",
-    "is_merged",
-    "load",
-    "merge",
-    "plan",
-    "remove",
-    "state_shapes",
-    "unmerge",
-]
 
 MERGED = "_sahlora_merged"  # attribute of a layer: what unmerging puts back
 FROZEN = "_sahlora_frozen"  # attribute of a norm: handle of the hook that keeps its statistics

@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sahlora.errors import UsageError
+
+if TYPE_CHECKING:
+    from sahlora.adapters.methods import LowRank, Shape, Shapes
 
 STANDARD = "standard"  # fine-tuning of the parameters themselves, behind the same call
 
@@ -16,16 +19,33 @@ SCALINGS = ("alpha/rank", "rslora")
 MAX_RANK = 4096
 
 
-METHODS: dict[str, tuple[str, bool]] = {
-    "lora-c": ("LoRAC", False),
-    "conv-lora": ("ConvLoRA", False),
-    "cp-lora": ("CPLoRA", False),
-    "dora-c": ("LoRAC", True),
-    "conv-dora": ("ConvLoRA", True),
-    "cp-dora": ("CPLoRA", True),
-    "locon": ("LoCon", False),
+class Method(NamedTuple):
+    """Which ΔW, by its class in `sahlora.adapters.methods`, and whether DoRA is over it."""
+
+    form: str
+    dora: bool = False
+
+    @property
+    def delta(self) -> type[LowRank]:
+        """The class that composes ΔW; the first use loads torch."""
+        from sahlora.adapters import methods
+
+        return getattr(methods, self.form)
+
+    def shapes(self, weight: Shape, rank: int) -> Shapes:
+        """Return the shape of each trainable tensor for a weight of this shape."""
+        return self.delta.shapes(weight, rank) | ({"magnitude": weight[:1]} if self.dora else {})
+
+
+METHODS: dict[str, Method] = {
+    "lora-c": Method("LoRAC"),
+    "conv-lora": Method("ConvLoRA"),
+    "cp-lora": Method("CPLoRA"),
+    "dora-c": Method("LoRAC", dora=True),
+    "conv-dora": Method("ConvLoRA", dora=True),
+    "cp-dora": Method("CPLoRA", dora=True),
+    "locon": Method("LoCon"),
 }
-"""Each method: the class in `sahlora.adapters.methods` that composes ΔW, and whether DoRA is over it."""
 
 SCOPES = ("decoding", "encoding", "deep", "shallow", "all")
 """Parts of a `sahlora.models.network.MultiViewUNet` that can be adapted alone; any network has ``all``."""

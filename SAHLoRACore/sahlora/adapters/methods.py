@@ -11,13 +11,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from sahlora.adapters import config
 
 Shape = tuple[int, ...]
 Shapes = dict[str, Shape]
@@ -243,23 +241,7 @@ class DoRA(nn.Module):
         return ratio.view(-1, *[1] * (weight.dim() - 1)) * adapted
 
 
-# ------------------------------------------------------------------------------------------------- the table
-
-
-class Method(NamedTuple):
-    """A row of the table: which ΔW, and whether DoRA splits magnitude from direction."""
-
-    delta: type[LowRank]
-    dora: bool = False
-
-    def shapes(self, weight: Shape, rank: int) -> Shapes:
-        """Return the shape of each trainable tensor for a weight of this shape."""
-        return self.delta.shapes(weight, rank) | ({"magnitude": weight[:1]} if self.dora else {})
-
-
-METHODS: dict[str, Method] = {
-    name: Method(globals()[delta], dora) for name, (delta, dora) in config.METHODS.items()
-}
+# --------------------------------------------------------------------------------------------- around them
 
 
 class Replacement(nn.Module):

@@ -10,8 +10,8 @@ from typing import NamedTuple
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from sahlora.adapters.config import STANDARD, AdapterConfig
-from sahlora.adapters.methods import METHODS, Shape, Shapes, swapped_shape
+from sahlora.adapters.config import METHODS, STANDARD, AdapterConfig
+from sahlora.adapters.methods import Shape, Shapes, swapped_shape
 from sahlora.errors import UsageError
 
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sahlora.cases.manifest import list_cases
 from sahlora.errors import InputError
-from sahlora.imaging.volume import file_format
+from sahlora.imaging.files import file_format
 
 
 @dataclass(frozen=True)

@@ -332,7 +332,7 @@ def _shared(one: CheckedCase, checked: Sequence[CheckedCase]) -> Iterator[Findin
             f"{_names(twice)} has the same image.",
             "Keep one of them, or a scan counts twice and may be trained and tested on.",
         )
-    same_patient = [o for o in others if o.case.patient == one.case.patient]
+    same_patient = [o for o in others if o.case.person == one.case.person]
     if split := [o for o in same_patient if o.case.held_out != one.case.held_out]:
         yield Finding(
             "error",

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ import numpy as np
 from sahlora.cases.manifest import Case
 from sahlora.cases.strata import STRATA, volume_stratum
 from sahlora.errors import UsageError
-from sahlora.runtime.files import replacing
+from sahlora.runtime.files import write_table
 
 
 @dataclass(frozen=True)
@@ -49,9 +48,10 @@ def assign_folds(
         ``bad-folds`` if there are fewer than two folds, or fewer patients than folds.
     """
     patients: dict[str, float] = {}
-    for case in sorted(cases, key=lambda case: case.patient):
+    for case in sorted(cases, key=lambda case: case.person):
         if not case.held_out:
-            patients[case.patient] = max(patients.get(case.patient, 0.0), annotated_ml[case.name])
+            patient = case.person
+            patients[patient] = max(patients.get(patient, 0.0), annotated_ml[case.name])
     if not 2 <= folds <= len(patients):
         raise UsageError(
             "bad-folds",
@@ -72,7 +72,7 @@ def assign_folds(
             case.patient,
             annotated_ml[case.name],
             volume_stratum(annotated_ml[case.name]),
-            None if case.held_out else fold_of[case.patient],
+            None if case.held_out else fold_of[case.person],
         )
         for case in cases
     ]
@@ -80,9 +80,4 @@ def assign_folds(
 
 def write_folds(path: Path, assignments: Sequence[Assignment]) -> None:
     """Write one row a case: case, patient, annotated_ml, stratum, fold (empty if held out)."""
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
-        table = csv.writer(stream, lineterminator="\n")
-        table.writerow(("case", "patient", "annotated_ml", "stratum", "fold"))
-        for one in assignments:
-            fold = "" if one.fold is None else one.fold
-            table.writerow((one.case, one.patient, f"{one.annotated_ml:.3f}", one.stratum, fold))
+    write_table(path, [{**asdict(one), "annotated_ml": round(one.annotated_ml, 3)} for one in assignments])

@@ -5,8 +5,8 @@ Cases are listed in a CSV or JSON file, or lie in a folder with one subfolder a 
 
 from __future__ import annotations
 
-import csv
 import json
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from sahlora.cases.tables import NoTableError, heading, read_table
 from sahlora.errors import InputError
+from sahlora.runtime.files import as_table, write_text
 
 COLUMNS = ("case", "image", "label")
 OPTIONAL_COLUMNS = ("slices", "patient", "segment", "held_out")
@@ -22,6 +24,11 @@ FILE_COLUMNS = ("image", "label", "slices")
 IMAGE_STEM, LABEL_STEM, SLICES_NAME = "ct", "label", "slices.csv"
 MANIFEST_NAME = "manifest.csv"
 YES, NO = ("1", "yes", "true"), ("", "0", "no", "false")
+
+
+def identity(name: str) -> str:
+    """Return a patient's or case's name with letter case and blanks set aside."""
+    return " ".join(unicodedata.normalize("NFKC", name).split()).casefold()
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,16 @@ class Case:
     def __post_init__(self) -> None:
         if not self.patient:
             object.__setattr__(self, "patient", self.name)
+
+    @property
+    def person(self) -> str:
+        """The patient's name as patients are told apart, see `identity`."""
+        return identity(self.patient)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Image, label and table of slices, as far as there are any."""
+        return tuple(file for column in FILE_COLUMNS if (file := getattr(self, column)) is not None)
 
     def require_files(self) -> None:
         """Check that the files are there.
@@ -147,6 +164,11 @@ def list_cases(path: Path) -> list[Case]:
     return cases
 
 
+def manifest_files(path: Path) -> list[Path]:
+    """Return the file that lists the cases, if `path` is one or a folder that holds one."""
+    return [file for file in (path, path / MANIFEST_NAME) if file.is_file()]
+
+
 def write_manifest(path: Path, cases: Iterable[Case]) -> None:
     """Write a list of cases that `list_cases` reads, with whole paths.
 
@@ -155,8 +177,11 @@ def write_manifest(path: Path, cases: Iterable[Case]) -> None:
     ResourceError
         ``unwritable`` or ``disk-full``.
     """
-    from sahlora.runtime.files import write_table
+    write_text(path, manifest_table(cases))
 
+
+def manifest_table(cases: Iterable[Case]) -> str:
+    """Return the text that `write_manifest` writes."""
     rows = [
         {
             "case": case.name,
@@ -169,7 +194,7 @@ def write_manifest(path: Path, cases: Iterable[Case]) -> None:
         }
         for case in cases
     ]
-    write_table(path, rows)
+    return as_table(rows)
 
 
 def _case(row: dict[str, str], folder: Path, manifest: Path, number: int) -> Case:
@@ -179,7 +204,10 @@ def _case(row: dict[str, str], folder: Path, manifest: Path, number: int) -> Cas
     held_out = values["held_out"].lower()
     if held_out not in (*YES, *NO):
         raise _malformed(manifest, f"held_out of case {values['case']} is “{held_out}”, not yes or no")
-    files = {column: (folder / values[column]).resolve() for column in FILE_COLUMNS if values[column]}
+    try:
+        files = {column: (folder / values[column]).resolve() for column in FILE_COLUMNS if values[column]}
+    except (OSError, RuntimeError, ValueError) as error:
+        raise _malformed(manifest, f"a path of case {values['case']} can't be used ({error})") from None
     return Case(
         values["case"],
         files["image"],
@@ -208,17 +236,10 @@ def read_list(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
 
 
 def _read_table(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
-    if not path.is_file():
-        raise InputError("not-found", f"There is no file {path}.", "Check the path.")
     try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream, restval="")
-            missing = [column for column in columns if column not in (reader.fieldnames or ())]
-            if missing:
-                raise _malformed(path, f"it lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}")
-            return list(reader)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise _malformed(path, f"it is no CSV in UTF-8 ({error})") from error
+        return read_table(path, columns)
+    except NoTableError as error:
+        raise _malformed(path, str(error)) from None
 
 
 def _json_rows(path: Path) -> list[dict[str, str]]:
@@ -227,11 +248,14 @@ def _json_rows(path: Path) -> list[dict[str, str]]:
         raise InputError("not-found", f"There is no file {path}.", "Check the path.")
     try:
         listed: Any = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (ValueError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise _malformed(path, f"it is no JSON ({error})") from error
     if not isinstance(listed, list) or not all(isinstance(entry, dict) for entry in listed):
         raise _malformed(path, "it is no list of objects")
-    return [{key: "" if value is None else str(value) for key, value in entry.items()} for entry in listed]
+    return [
+        {heading(key): "" if value is None else str(value) for key, value in entry.items()}
+        for entry in listed
+    ]
 
 
 def _folder_rows(path: Path) -> list[dict[str, str]]:

@@ -9,8 +9,8 @@ from pathlib import Path
 from sahlora.cases.manifest import read_list
 from sahlora.errors import InputError
 from sahlora.imaging.dicom_series import is_dicom
+from sahlora.imaging.files import FILE_FORMATS, file_format
 from sahlora.imaging.labels import SEGMENTATION_FORMAT
-from sahlora.imaging.volume import FILE_FORMATS, file_format
 
 UNFIT = re.compile(r'^\.+|[\\/:*?"<>|\x00-\x1f]+')
 """What can't be in a file's name on every system."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sahlora.cases.leaks import require_disjoint
 from sahlora.cases.manifest import Case
 from sahlora.errors import InputError, UsageError
 from sahlora.imaging.labels import read_label_map
@@ -29,16 +30,7 @@ class Cohort:
     simulated: tuple[Case, ...] = ()
 
     def __post_init__(self) -> None:
-        sides = [
-            {case.image for case in side} | {case.patient for case in side if case.patient != case.name}
-            for side in ((*self.training, *self.simulated), self.held_out)
-        ]
-        if sides[0] & sides[1]:
-            raise InputError(
-                "held-out-in-training",
-                "A scan or patient is both to be trained on and held out.",
-                "Keep all scans of a patient on one side.",
-            )
+        require_disjoint((*self.training, *self.simulated), self.held_out)
 
 
 def split_cases(
@@ -50,8 +42,8 @@ def split_cases(
     ----------
     cases : sequence of Case
     held_out : int, optional
-        How many patients, drawn by `seed`; 0 for none. None takes the manifest's column ``held_out``, or,
-        where it names nobody, a fifth.
+        How many patients, drawn by `seed` whatever the order of the cases; 0 for none. None takes the
+        manifest's column ``held_out``, or, where it names nobody, a fifth.
 
     Raises
     ------
@@ -66,7 +58,7 @@ def split_cases(
         )
         require_blood(cohort, progress)
         return cohort
-    positive = list(dict.fromkeys(case.patient for case in _with_blood(cases, progress)))
+    positive = sorted({case.person for case in _with_blood(cases, progress)})
     if not positive:
         raise _no_blood("No case")
     if held_out is None and len(positive) == 1:
@@ -84,8 +76,8 @@ def split_cases(
         )
     drawn = {positive[i] for i in np.random.default_rng(seed).permutation(len(positive))[:count]}
     return Cohort(
-        tuple(case for case in cases if case.patient not in drawn),
-        tuple(case for case in cases if case.patient in drawn),
+        tuple(case for case in cases if case.person not in drawn),
+        tuple(case for case in cases if case.person in drawn),
     )
 
 

@@ -86,11 +86,15 @@ def configure(action: str, parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, progress: Progress) -> None:
     """Do what was asked."""
-    from sahlora.models.registry import SUFFIX
-    from sahlora.runtime.files import require_ending
+    from sahlora.models.registry import SUFFIX, find, require_replaceable
+    from sahlora.runtime.files import require_ending, require_writable
 
     if (output := getattr(args, "output", None)) is not None:
         require_ending(output, SUFFIX)
+        named = args.adapter if isinstance(args.adapter, list) else [args.adapter]
+        named = [*named, *filter(None, [getattr(args, "base", None)])]
+        require_writable(output, inputs=[find(name) for name in named])
+        require_replaceable(output, "base" if args.action == "merge" else "adapter")
     actions = {
         "list": _list, "count": _count, "show": _show, "merge": _merge, "average": _average,
         "compress": _compress, "export": _export, "import": _import, "remove": _remove,
@@ -179,9 +183,7 @@ def _merge(args: argparse.Namespace) -> Outcome:
     from sahlora.errors import UsageError
     from sahlora.models.adapter_file import find_base, merged_model
     from sahlora.models.base_model import load_model, save_model
-    from sahlora.runtime.files import require_writable
 
-    require_writable(args.output)
     adapter = _read(args.adapter)
     views = tuple(adapter.states)
     if args.view is None and len(views) > 1:

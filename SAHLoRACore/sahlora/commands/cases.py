@@ -100,12 +100,14 @@ def run(args: argparse.Namespace, progress: Progress) -> None:
         _list_published(args, progress)
         return
     from sahlora.cases.checks import check_cases
-    from sahlora.cases.manifest import list_cases
+    from sahlora.cases.manifest import list_cases, manifest_files
     from sahlora.runtime.files import require_writable
 
+    cases = list_cases(args.manifest)
     if args.action == "folds":
-        require_writable(args.output)
-    checked = check_cases(list_cases(args.manifest), progress)
+        files = [file for case in cases for file in case.files]
+        require_writable(args.output, inputs=[*files, *manifest_files(args.manifest)])
+    checked = check_cases(cases, progress)
     if args.action == "check":
         _report(args, checked, progress)
     else:
@@ -156,6 +158,7 @@ def _divide(args: argparse.Namespace, checked: list[CheckedCase], progress: Prog
 
 def _rank(args: argparse.Namespace, progress: Progress) -> None:
     """Rank scans, write the table, and print it."""
+    from sahlora.cases.manifest import manifest_files
     from sahlora.cases.scans import list_scans
     from sahlora.errors import UsageError
     from sahlora.imaging.planes import parse_views
@@ -180,7 +183,11 @@ def _rank(args: argparse.Namespace, progress: Progress) -> None:
         parse_views(args.views) if args.views else None,
         args.proposals,
     )
-    require_writable(args.output, args.proposals and args.proposals / "first")
+    require_writable(
+        args.output,
+        args.proposals and args.proposals / "first",
+        inputs=[*scans.values(), *manifest_files(args.scans)],
+    )
     ranked = ranker.rank(scans, args.output, progress)
     progress.result(ranking=as_rows(ranked), predictions=ranker.predictions, table=str(args.output))
     if args.progress != "json":

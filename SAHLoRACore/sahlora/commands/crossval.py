@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from sahlora.runtime.progress import Progress
 
 if TYPE_CHECKING:
+    from sahlora.crossval.jobs import Job
     from sahlora.crossval.planning import Design
     from sahlora.crossval.study import Outcome
 
@@ -126,14 +127,15 @@ def run(args: argparse.Namespace, progress: Progress) -> None:
 
 
 def _compare(args: argparse.Namespace, progress: Progress) -> None:
+    from sahlora.cases.manifest import manifest_files
     from sahlora.crossval.executors import LocalProcesses
     from sahlora.crossval.planning import plan_jobs
-    from sahlora.crossval.report import FILES, write_report
+    from sahlora.crossval.report import write_report
     from sahlora.crossval.study import gather, run_jobs
     from sahlora.models.base_model import load_model
     from sahlora.models.registry import find
     from sahlora.models.selection import DEFAULT_MODEL
-    from sahlora.runtime.files import require_writable
+    from sahlora.runtime.locks import locked
 
     progress.stage("checking")
     executor = LocalProcesses(args.jobs, args.threads)
@@ -141,12 +143,26 @@ def _compare(args: argparse.Namespace, progress: Progress) -> None:
     base, design = load_model(path), _design(args)
     jobs = plan_jobs(args.manifest, base, path, design, progress)
     folder = args.output.resolve()
-    require_writable(*(folder / name for name in FILES))
-    run_jobs(folder, jobs, base, executor, args.device, progress)
-    progress.stage("writing")
-    outcomes = gather(folder, jobs)
-    write_report(folder, outcomes, design, base)
+    _require_own_folder(folder, jobs, [path, *manifest_files(args.manifest)])
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder):
+        run_jobs(folder, jobs, base, executor, args.device, progress)
+        progress.stage("writing")
+        outcomes = gather(folder, jobs)
+        write_report(folder, outcomes, design, base)
     _report(folder, outcomes, progress, shown=args.progress != "json")
+
+
+def _require_own_folder(folder: Path, jobs: list[Job], inputs: list[Path]) -> None:
+    """Refuse a folder in which results would replace an input or another's file."""
+    from sahlora.crossval.report import FILES, FORMAT
+    from sahlora.runtime.files import require_own, require_writable, says_format
+
+    folds = {job.fold.number: job.fold for job in jobs}.values()
+    cases = {case for fold in folds for case in (*fold.training, *fold.stopping, *fold.test)}
+    files = [folder / name for name in FILES]
+    require_writable(*files, inputs=[*inputs, *(file for case in cases for file in case.files)])
+    require_own(files, lambda: says_format(folder / "results.json", FORMAT))
 
 
 def _design(args: argparse.Namespace) -> Design:
@@ -184,7 +200,6 @@ def _listed(text: str) -> list[str]:
 def _report(folder: Path, outcomes: list[Outcome], progress: Progress, *, shown: bool) -> None:
     """Say what came out; raise if nothing did."""
     from sahlora.errors import ResourceError
-    from sahlora.evaluation.metrics import to_plain
     from sahlora.evaluation.statistics import summarize
 
     failed = [failure for outcome in outcomes for failure in outcome.failed]
@@ -203,7 +218,7 @@ def _report(folder: Path, outcomes: list[Outcome], progress: Progress, *, shown:
         folder=str(folder),
         page=str(folder / "crossval.html"),
         results=str(folder / "results.json"),
-        dice={name: to_plain(summary) for name, summary in dice.items()},
+        dice=dice,
         failed=[
             {"job": one.job.identity, "configuration": str(one.job.configuration), "code": one.code}
             for one in failed

@@ -38,12 +38,14 @@ def run(args: argparse.Namespace, progress: Progress) -> None:
     from sahlora.inference.predictor import predict
     from sahlora.models.adapter_file import find_base, read_adapter_card
     from sahlora.models.registry import find
+    from sahlora.runtime.files import require_own
     from sahlora.segmentation import ResultFiles, segment
     from sahlora.simulation.head import HeadPhantom, simulate_head
-    from sahlora.simulation.writers import write_dicom_series
+    from sahlora.simulation.writers import is_simulated_series, write_dicom_series
 
-    head = simulate_head(HeadPhantom(seed=args.seed, sah_volume_ml=args.sah_ml), progress)
     out: Path = args.output
+    require_own([out / "dicom"], lambda: is_simulated_series(out / "dicom"))
+    head = simulate_head(HeadPhantom(seed=args.seed, sah_volume_ml=args.sah_ml), progress)
     shutil.rmtree(out / "dicom", ignore_errors=True)
     write_dicom_series(head, out / "dicom")
     write_image(head.mask, out / "truth.nii.gz")

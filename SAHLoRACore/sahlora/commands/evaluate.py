@@ -63,20 +63,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, progress: Progress) -> None:
     """Evaluate, write the results and report the main ones."""
     from sahlora.evaluation.evaluate import evaluate
-    from sahlora.evaluation.report import FILES, write_evaluation
+    from sahlora.evaluation.report import write_evaluation
     from sahlora.imaging.planes import parse_views
     from sahlora.inference.predictor import InferenceSettings
     from sahlora.runtime.devices import choose_device, use_threads
-    from sahlora.runtime.files import require_writable
 
     progress.stage("checking")
     _check_threshold(args.threshold)
-    require_writable(*(args.output / name for name in FILES))
     use_threads(args.threads)
     device = choose_device(args.device)
     views = parse_views(args.views) if args.views else None
     settings = InferenceSettings(views, flip=args.flip, precision=args.precision)
-    cases, chosen = _cases(args), _chosen(args)
+    cases = _cases(args)
+    _require_own_folder(args, cases)
+    chosen = _chosen(args)
     systems = _systems(args, chosen)
     keep = _outline_writer(args, systems, chosen) if args.outlines else None
     evaluation = evaluate(cases, systems, settings, device, progress, keep)
@@ -91,6 +91,22 @@ def _check_threshold(threshold: float | None) -> None:
 
     if threshold is not None and not 0 < threshold < 1:
         raise UsageError("bad-threshold", f"Threshold {threshold} is no probability.", "Give one in (0, 1).")
+
+
+def _require_own_folder(args: argparse.Namespace, cases: list[Case]) -> None:
+    """Refuse a folder in which results would replace an input or another's file."""
+    from sahlora.cases.manifest import manifest_files
+    from sahlora.evaluation.report import FILES, FORMAT
+    from sahlora.models.registry import find
+    from sahlora.runtime.files import require_own, require_writable, says_format
+
+    files = [args.output / name for name in FILES]
+    inputs = [file for case in cases for file in case.files] + manifest_files(args.manifest)
+    inputs += [find(name) for name in (args.model, args.adapter, args.compare) if name]
+    count = (2 if args.compare else 1) if args.outlines else 0
+    outlines = [_outline_file(args.output, case, number) for case in cases for number in range(count)]
+    require_writable(*files, *outlines, inputs=inputs)
+    require_own(files, lambda: says_format(args.output / "evaluation.json", FORMAT))
 
 
 def _cases(args: argparse.Namespace) -> list[Case]:
@@ -140,19 +156,23 @@ def _system(name: str, models: dict[View, Model], threshold: float | None) -> Sy
 
 def _outline_writer(args: argparse.Namespace, systems: list[System], chosen: list[dict[View, Model]]) -> Keep:
     """Return a function that writes what a model outlines in a case, named so that it can be found again."""
-    from urllib.parse import quote
-
     from sahlora.imaging.writers import write_label
 
     segments = [next(iter(models.values())).card.target.segment for models in chosen]
 
     def write(case: Case, system: System, volume: Volume, probability: np.ndarray) -> None:
         number = systems.index(system)
-        path = args.output / "outlines" / f"{quote(case.name, safe=' ')}-{number + 1}.seg.nrrd"
+        path = _outline_file(args.output, case, number)
         label = volume.to_grid(probability >= system.threshold, label=True)
         write_label(label, path, segments[number])
 
     return write
+
+
+def _outline_file(folder: Path, case: Case, number: int) -> Path:
+    from urllib.parse import quote
+
+    return folder / "outlines" / f"{quote(case.name, safe=' ')}-{number + 1}.seg.nrrd"
 
 
 def _settings(args: argparse.Namespace) -> dict[str, str]:
@@ -167,7 +187,6 @@ def _settings(args: argparse.Namespace) -> dict[str, str]:
 
 def _report(args: argparse.Namespace, evaluation: Evaluation, progress: Progress) -> None:
     from sahlora.evaluation.evaluate import ALL, by_stratum
-    from sahlora.evaluation.metrics import to_plain
 
     dice = {
         system.name: by_stratum(evaluation.results[system.name])[ALL].measures["dice"]
@@ -176,8 +195,8 @@ def _report(args: argparse.Namespace, evaluation: Evaluation, progress: Progress
     progress.result(
         folder=str(args.output),
         page=str(args.output / "evaluation.html"),
-        dice={name: to_plain(summary) for name, summary in dice.items()},
-        failures=[to_plain(failure) for failure in evaluation.failures],
+        dice=dice,
+        failures=list(evaluation.failures),
     )
     if args.progress != "json":
         for name, summary in dice.items():

@@ -14,15 +14,14 @@ import argparse
 from typing import TYPE_CHECKING
 
 from sahlora.commands.training_options import (
-    COHORT_NAME,
     configure_description,
     configure_run,
     configure_training,
     read_cohort,
     read_description,
+    require_own_outputs,
     run_folder,
     training_settings,
-    write_cohort,
 )
 from sahlora.runtime.progress import Progress
 
@@ -80,13 +79,13 @@ def run(args: argparse.Namespace, progress: Progress) -> None:
     """Check everything, train, write the adapter and say what was gained."""
     from sahlora.adapters.scope import count_parameters
     from sahlora.models.base_model import load_model
-    from sahlora.models.registry import SUFFIX
+    from sahlora.models.registry import SUFFIX, find
     from sahlora.models.selection import DEFAULT_MODEL
     from sahlora.runtime.devices import choose_device, use_threads
-    from sahlora.runtime.files import require_ending, require_writable
+    from sahlora.runtime.files import require_ending
     from sahlora.training.distributed import refuse_several
     from sahlora.training.finetuning import finetune
-    from sahlora.training.loop import begin_run, require_run
+    from sahlora.training.run_folder import opened_run, require_run
 
     progress.stage("checking")
     refuse_several()
@@ -95,14 +94,14 @@ def run(args: argparse.Namespace, progress: Progress) -> None:
     device, folder = choose_device(args.device), run_folder(args)
     if args.resume:
         require_run(folder)
-    base = load_model(args.model or DEFAULT_MODEL)
+    path = find(args.model or DEFAULT_MODEL, "base")
+    base = load_model(path)
     plan = _plan(args, base)
     count_parameters(base.network, plan.adapter)
     cohort = read_cohort(args, plan.settings.seed, None, progress)
-    require_writable(args.output)
-    begin_run(folder)
-    write_cohort(folder, cohort)
-    done = finetune(cohort, base, plan, args.output, folder, device, progress)
+    require_own_outputs(args, cohort, "adapter", path)
+    with opened_run(folder, cohort, progress):
+        done = finetune(cohort, base, plan, args.output, folder, device, progress)
     _report(args, [case.name for case in cohort.held_out], done, progress)
 
 
@@ -134,6 +133,7 @@ def _target(name: str | None, base: Model) -> Target | None:
 
 def _report(args: argparse.Namespace, held_out: list[str], done: Finetuned, progress: Progress) -> None:
     from sahlora.training.finetuning import UNCHECKED
+    from sahlora.training.run_folder import SPLIT
 
     card, comparison = done.adapter.card, done.comparison
     message = UNCHECKED if comparison is None else str(comparison)
@@ -149,4 +149,4 @@ def _report(args: argparse.Namespace, held_out: list[str], done: Finetuned, prog
         print(f"Wrote {args.output} ({done.adapter.parameters:,} parameters).\n{message}")
         if held_out:
             names = ", ".join(held_out[:NAMED]) + ", …" * (len(held_out) > NAMED)
-            print(f"Held out: {names}. {run_folder(args) / COHORT_NAME} lists who was and who was not.")
+            print(f"Held out: {names}. {run_folder(args) / SPLIT} lists who was and who was not.")

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from sahlora.commands.training_options import (
@@ -21,9 +22,9 @@ from sahlora.commands.training_options import (
     configure_training,
     read_cohort,
     read_description,
+    require_own_outputs,
     run_folder,
     training_settings,
-    write_cohort,
 )
 from sahlora.runtime.progress import Progress
 
@@ -77,22 +78,21 @@ def run(args: argparse.Namespace, progress: Progress) -> None:
     """Check everything, train and write the model."""
     from sahlora.models.registry import SUFFIX
     from sahlora.runtime.devices import choose_device, use_threads
-    from sahlora.runtime.files import require_ending, require_writable
+    from sahlora.runtime.files import require_ending
     from sahlora.training.distributed import joined
-    from sahlora.training.loop import begin_run, require_run
     from sahlora.training.pretraining import pretrain
+    from sahlora.training.run_folder import opened_run, require_run
 
     progress.stage("checking")
     require_ending(args.output, SUFFIX)
     use_threads(args.threads)
     folder, plan = run_folder(args), _plan(args)
-    with joined(choose_device(args.device)) as processes:
+    with joined(choose_device(args.device)) as processes, ExitStack() as opened:
         if args.resume:
             processes.by_first(lambda: require_run(folder))
         cohort = read_cohort(args, plan.settings.seed, 0, progress)
-        processes.by_first(lambda: require_writable(args.output))
-        processes.by_first(lambda: begin_run(folder))
-        processes.by_first(lambda: write_cohort(folder, cohort))
+        processes.by_first(lambda: require_own_outputs(args, cohort, "base"))
+        processes.by_first(lambda: opened.enter_context(opened_run(folder, cohort, progress)))
         card = pretrain(cohort, plan, args.output, folder, processes.device, progress, processes)
     progress.result(model=str(args.output), training=card.training)
 

@@ -19,6 +19,7 @@ the kind has them and density (61 ± 10 HU).
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from sahlora.simulation.lesions import Lesion, SimulatedLesion
 
 SUMMARY = "simulate hemorrhage of a known volume, in phantoms or real head CT"
+CT_ENDING, MASK_ENDING = "_ct.nii.gz", "_mask.nii.gz"
 EXAMPLE = "sahlora simulate phantoms --sah-ml 20 --site acom --seed 1"
 
 
@@ -94,7 +96,7 @@ def run(args: argparse.Namespace, progress: Progress) -> None:
     """Simulate and write each case."""
     from sahlora.cases.manifest import MANIFEST_NAME
     from sahlora.errors import InputError, UsageError
-    from sahlora.runtime.files import require_writable, write_table
+    from sahlora.runtime.files import require_own, require_writable, write_table
 
     folder: Path = args.output
     if args.count is not None and args.count < 1:
@@ -106,6 +108,7 @@ def run(args: argparse.Namespace, progress: Progress) -> None:
             "folder-not-empty", f"{folder} is not empty.", "Choose a new folder or add --overwrite."
         )
     require_writable(folder / MANIFEST_NAME)
+    require_own([folder / MANIFEST_NAME], lambda: _is_simulated(folder / MANIFEST_NAME))
     rows, volumes = [], []
     for row, volume_ml in cases:
         rows.append(row)
@@ -117,6 +120,19 @@ def run(args: argparse.Namespace, progress: Progress) -> None:
     if args.progress != "json":
         several = f"{len(rows)} cases, {min(volumes):.1f} to {max(volumes):.1f} mL"
         print(f"Wrote {folder}: {several if len(rows) > 1 else f'{volumes[0]:.1f} mL'} of blood.")
+
+
+def _is_simulated(manifest: Path) -> bool:
+    """Whether a manifest lists simulated cases alone, each with its truth beside it."""
+    from sahlora.cases.manifest import read_list
+    from sahlora.errors import InputError
+
+    try:
+        names = [row["case"] for row in read_list(manifest, ("case",))]
+        truths = [json.loads((manifest.parent / f"{name}.json").read_text("utf-8")) for name in names]
+        return bool(truths) and all(truth["simulated"] is True for truth in truths)
+    except (InputError, OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False
 
 
 def _require_options_that_fit(args: argparse.Namespace) -> None:
@@ -222,8 +238,10 @@ def _bleeds(args: argparse.Namespace, progress: Progress) -> Iterable[Written]:
     In a cohort, a scan that can't be used is passed over with a warning.
     """
     from sahlora.cases.bleed_targets import list_scans
+    from sahlora.cases.manifest import MANIFEST_NAME, manifest_files
     from sahlora.errors import InputError
     from sahlora.imaging.volume import read_volume
+    from sahlora.runtime.files import require_apart
     from sahlora.simulation.in_ct import prepare
 
     scans = list_scans(args.into)
@@ -231,6 +249,13 @@ def _bleeds(args: argparse.Namespace, progress: Progress) -> Iterable[Written]:
     count = args.count or 1
     make = _bleed_settings if args.kind is None else _lesion_settings
     settings = [make(args, args.seed + index, cohort) for index in range(count * len(scans))]
+    written = [
+        args.output / f"{_bleed_name(scans[index // count], bleed)}{ending}"
+        for index, bleed in enumerate(settings)
+        for ending in (CT_ENDING, MASK_ENDING, ".json")
+    ]
+    inputs = [*(scan.path for scan in scans), *manifest_files(args.into)]
+    require_apart([*written, args.output / MANIFEST_NAME], inputs)
 
     def each() -> Iterable[Written]:
         made = 0
@@ -302,6 +327,10 @@ def _bleed_settings(args: argparse.Namespace, seed: int, cohort: bool) -> Bleed:
     return replace(bleed, **{key: value for key, value in given.items() if value is not None})
 
 
+def _bleed_name(scan: Scan, bleed: Bleed | Lesion) -> str:
+    return f"{scan.name}-{bleed.seed:04d}"
+
+
 def _write_bleed(
     simulated: SimulatedBleed | SimulatedLesion, volume: Volume, scan: Scan, folder: Path
 ) -> dict[str, str]:
@@ -309,8 +338,8 @@ def _write_bleed(
     from sahlora.imaging.writers import write_image
     from sahlora.simulation.writers import write_truth
 
-    name = f"{scan.name}-{simulated.settings.seed:04d}"
-    image, label = f"{name}_ct.nii.gz", f"{name}_mask.nii.gz"
+    name = _bleed_name(scan, simulated.settings)
+    image, label = f"{name}{CT_ENDING}", f"{name}{MASK_ENDING}"
     write_image(volume.to_grid(simulated.hu, label=False), folder / image)
     write_image(volume.to_grid(simulated.label, label=True), folder / label)
     write_truth(simulated, folder / f"{name}.json")

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sahlora.runtime.progress import Progress
 
 if TYPE_CHECKING:
+    from sahlora.cases.manifest import Case
     from sahlora.cases.split import Cohort
     from sahlora.models.card import Description
     from sahlora.training.settings import TrainingSettings
 
-COHORT_NAME = "cases.csv"
 CHANGES = (
     "epochs",
     "batch_size",
@@ -159,14 +160,27 @@ def run_folder(args: argparse.Namespace) -> Path:
     return args.run or args.output.with_suffix(".run")
 
 
-def write_cohort(run: Path, cohort: Cohort) -> None:
-    """Write who is trained on and who is held out into the folder of a run, as a list of cases."""
-    from dataclasses import replace
+def require_own_outputs(args: argparse.Namespace, cohort: Cohort, kind: str, *models: Path) -> None:
+    """Check that neither the model nor the run's split would replace a file that is needed, or another's.
 
-    from sahlora.cases.manifest import write_manifest
+    Raises
+    ------
+    UsageError
+        As `sahlora.runtime.files.require_writable` and `sahlora.models.registry.require_replaceable`.
+    """
+    from sahlora.cases.manifest import manifest_files
+    from sahlora.models.registry import require_replaceable
+    from sahlora.runtime.files import require_writable
+    from sahlora.training.run_folder import RECORD, SPLIT
 
-    cases = [replace(case, held_out=False) for case in (*cohort.training, *cohort.simulated)]
-    write_manifest(run / COHORT_NAME, cases + [replace(case, held_out=True) for case in cohort.held_out])
+    inputs = [*models, *manifest_files(args.manifest), *manifest_files(Path(args.held_out or ""))]
+    inputs += [
+        file for case in (*cohort.training, *cohort.held_out, *cohort.simulated) for file in case.files
+    ]
+    inputs += [args.description] if args.description is not None else []
+    folder = run_folder(args)
+    require_writable(args.output, folder / SPLIT, folder / RECORD, inputs=inputs)
+    require_replaceable(args.output, kind)
 
 
 def read_cohort(args: argparse.Namespace, seed: int, unless_said: int | None, progress: Progress) -> Cohort:
@@ -188,15 +202,23 @@ def read_cohort(args: argparse.Namespace, seed: int, unless_said: int | None, pr
 
 
 def _read_cohort(args: argparse.Namespace, seed: int, unless_said: int | None, progress: Progress) -> Cohort:
+    from sahlora.cases.leaks import require_unlike_files
     from sahlora.cases.manifest import read_manifest
     from sahlora.cases.split import Cohort, require_blood, split_cases
 
-    cases = read_manifest(args.manifest)
-    if args.held_out is None:
+    cases = _in_order(read_manifest(args.manifest))
+    if args.held_out is not None and not args.held_out.lstrip("-").isdigit():
+        cohort = Cohort(tuple(cases), tuple(_in_order(read_manifest(Path(args.held_out)))))
+        require_blood(cohort, progress)
+    elif args.held_out is not None:
+        cohort = split_cases(cases, int(args.held_out), seed, progress)
+    else:
         count = None if any(case.held_out for case in cases) else unless_said
-        return split_cases(cases, count, seed, progress)
-    if args.held_out.lstrip("-").isdigit():
-        return split_cases(cases, int(args.held_out), seed, progress)
-    cohort = Cohort(tuple(cases), tuple(read_manifest(Path(args.held_out))))
-    require_blood(cohort, progress)
+        cohort = split_cases(cases, count, seed, progress)
+    require_unlike_files(cohort.training, cohort.held_out)
     return cohort
+
+
+def _in_order(cases: Iterable[Case]) -> list[Case]:
+    """Sort cases by name, so that nothing depends on how they are listed."""
+    return sorted(cases, key=lambda case: case.name)

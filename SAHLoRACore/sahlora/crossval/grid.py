@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from sahlora.adapters.config import STANDARD, AdapterConfig
-from sahlora.adapters.methods import METHODS
+from sahlora.adapters.config import METHODS, STANDARD, AdapterConfig
 from sahlora.errors import UsageError
 from sahlora.training.settings import TrainingSettings
 

@@ -21,13 +21,13 @@ from sahlora.crossval.grid import NONE, THRESHOLD, Configuration
 from sahlora.crossval.shuffled import shuffle_labels
 from sahlora.errors import InputError
 from sahlora.evaluation.evaluate import CaseResult, Failure, System, ThresholdSystem, evaluate
-from sahlora.evaluation.metrics import CaseScore, to_plain
+from sahlora.evaluation.metrics import CaseScore
 from sahlora.imaging.planes import View
 from sahlora.inference.predictor import InferenceSettings
 from sahlora.models.adapter_file import merged_model
 from sahlora.models.base_model import Model, load_model
 from sahlora.models.card import Description
-from sahlora.runtime.files import replacing
+from sahlora.runtime.files import write_json
 from sahlora.runtime.progress import SILENT, Progress
 from sahlora.training.finetuning import FinetuningPlan, finetune
 from sahlora.training.settings import TrainingSettings
@@ -168,7 +168,7 @@ def digest_case(case: Case) -> str:
 
 def write_job(folder: Path, job: Job) -> None:
     """Write all that a process somewhere needs to know to run the job."""
-    _write(folder / JOB, {"version": FORMAT_VERSION, **asdict(job), "settings": job.settings.to_dict()})
+    write_json(folder / JOB, {"version": FORMAT_VERSION, **asdict(job), "settings": job.settings.to_dict()})
 
 
 def read_job(folder: Path) -> Job:
@@ -218,11 +218,6 @@ def read_result(folder: Path) -> JobResult | None:
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def _write(path: Path, plain: Mapping[str, Any]) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(plain, indent=2, default=str) + "\n", encoding="utf-8")
 
 
 def _pair(values: Sequence[int] | None) -> tuple[int, int] | None:
@@ -286,9 +281,8 @@ def run_job(folder: Path, cache: Path, device: torch.device, progress: Progress 
         "identity": job.identity,
         "sahlora": __version__,
         **asdict(result),
-        "cases": [to_plain(case) for case in result.cases],
     }
-    _write(folder / RESULT, plain)
+    write_json(folder / RESULT, plain)
     shutil.rmtree(folder / RUN, ignore_errors=True)
     return result
 

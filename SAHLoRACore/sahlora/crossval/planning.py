@@ -61,7 +61,7 @@ def plan_jobs(
         trainable_parameters(configuration, base, design.views)
         design.rates.apply(configuration, design.settings)
     design.rates.require_known(design.grid)
-    checked = check_cases(read_manifest(manifest), progress)
+    checked = check_cases(sorted(read_manifest(manifest), key=lambda case: case.name), progress)
     require_sound(checked)
     volumes = {one.case.name: one.annotated_ml or 0.0 for one in checked}
     folds = divide([one.case for one in checked], volumes, design, progress)
@@ -102,7 +102,7 @@ def divide(
     used = [case for case in cases if design.folds is None or not case.held_out]
     if not any(annotated_ml[case.name] for case in used):
         raise _no_blood("No case has a label that shows blood.")
-    if len({case.patient for case in used}) < 2:
+    if len({case.person for case in used}) < 2:
         raise InputError(
             "one-case", "There is one patient only: none is left to test on.", "Add cases of other patients."
         )

@@ -5,13 +5,10 @@ They name cases as the manifest does, and hold no path and nothing of what DICOM
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from sahlora.cases.strata import NOTHING, STRATA
 from sahlora.crossval import plots
@@ -20,12 +17,11 @@ from sahlora.crossval.planning import Design
 from sahlora.crossval.study import Outcome
 from sahlora.crossval.summary import Comparison, compare_outcomes
 from sahlora.evaluation.evaluate import ALL, CaseResult, case_values
-from sahlora.evaluation.metrics import to_plain
 from sahlora.evaluation.statistics import FEWEST_PAIRS, PairedTest, Summary, summarize
 from sahlora.evaluation.wording import UNDEFINED, mean_and_n, number, p_value
 from sahlora.models.base_model import Model
 from sahlora.report.page import bullets, caption, facts, figures, image, render, section, sentences
-from sahlora.runtime.files import write_bytes, write_table
+from sahlora.runtime.files import write_bytes, write_json, write_table
 
 FORMAT, FORMAT_VERSION = "sahlora-crossval", 1
 PICTURES = {
@@ -59,8 +55,6 @@ def write_report(folder: Path, outcomes: Sequence[Outcome], design: Design, base
         return
     comparisons = compare_outcomes(outcomes)
     claims, controls = examine(outcomes), examine_controls(outcomes)
-    write_table(folder / "results.csv", list(_case_rows(outcomes)))
-    write_table(folder / "summary.csv", [_summary_row(one) for one in comparisons])
     plain = {
         "format": FORMAT,
         "version": FORMAT_VERSION,
@@ -71,8 +65,9 @@ def write_report(folder: Path, outcomes: Sequence[Outcome], design: Design, base
         "claims": [asdict(claim) for claim in claims],
         "controls": [asdict(claim) for claim in controls],
     }
-    text = json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False)
-    write_bytes(folder / "results.json", text.encode() + b"\n")
+    write_json(folder / "results.json", plain)  # first: it says whose folder it is
+    write_table(folder / "results.csv", list(_case_rows(outcomes)))
+    write_table(folder / "summary.csv", [_summary_row(one) for one in comparisons])
     pictures = {name: draw(comparisons) for name, draw in PICTURES.items()}
     for name, picture in pictures.items():
         write_bytes(folder / name, picture)
@@ -119,7 +114,7 @@ def _summary_row(one: Comparison) -> dict[str, Any]:
         "jobs_finished": len(outcome.finished),
         "jobs_failed": len(outcome.failed),
         "cases": len(results),
-        "patients": len({result.patient for result in results}),
+        "patients": len({result.person for result in results}),
     }
     for name in SUMMARIZED:
         row |= _columns(name, summarize([case_values(result)[name] for result in results]))
@@ -166,18 +161,11 @@ def _plain(one: Comparison) -> dict[str, Any]:
              "message": failed.message, "hint": failed.hint}
             for failed in outcome.failed
         ],
-        "strata": {name: to_plain(cohort) for name, cohort in one.strata.items()},
-        "against_none": one.against_none and to_plain(one.against_none),
-        "against_standard": one.against_standard and to_plain(one.against_standard),
-        "cases": [
-            {**_described(case), **{k: _defined(v) for k, v in case_values(case).items()}}
-            for case in outcome.results
-        ],
+        "strata": one.strata,
+        "against_none": one.against_none,
+        "against_standard": one.against_standard,
+        "cases": [{**_described(case), **case_values(case)} for case in outcome.results],
     }  # fmt: skip
-
-
-def _defined(value: float) -> float | None:
-    return None if np.isnan(value) else value
 
 
 # --------------------------------------------------------------------------------------------------- page
@@ -229,7 +217,7 @@ def _counts(comparisons: Sequence[Comparison], design: Design) -> dict[str, str]
     finished, failed = (sum(numbers) for numbers in zip(*jobs, strict=True))
     empty = sum(result.score.annotated_ml == 0 for result in results)
     return {
-        "Tested on": f"{how}: n = {len(results)} cases of {len({r.patient for r in results})} patients",
+        "Tested on": f"{how}: n = {len(results)} cases of {len({r.person for r in results})} patients",
         "Without annotated blood": f"{empty} cases: left out of Dice and distances",
         "Jobs": f"{finished} finished, {failed} failed",
     }

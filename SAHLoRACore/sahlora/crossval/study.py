@@ -15,7 +15,7 @@ from sahlora.errors import SAHLoRAError
 from sahlora.evaluation.evaluate import CaseResult
 from sahlora.evaluation.statistics import summarize
 from sahlora.models.base_model import Model
-from sahlora.runtime.files import replacing
+from sahlora.runtime.files import write_json
 from sahlora.runtime.progress import SILENT, Event, Progress
 from sahlora.training.prepared import prepare_cases
 
@@ -127,9 +127,7 @@ def _prepare(cache: Path, jobs: Sequence[Job], base: Model, progress: Progress) 
 
 
 def _record(place: Path, error: SAHLoRAError) -> None:
-    with replacing(place / ERROR) as path:
-        words = {"code": error.code, "message": error.message, "hint": error.hint}
-        path.write_text(json.dumps(words, indent=2) + "\n", encoding="utf-8")
+    write_json(place / ERROR, {"code": error.code, "message": error.message, "hint": error.hint})
 
 
 class _Watch:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from sahlora.cases.loading import LoadedCase, load_case
-from sahlora.cases.manifest import Case
+from sahlora.cases.manifest import Case, identity
 from sahlora.cases.strata import STRATA, volume_stratum
 from sahlora.errors import InputError
 from sahlora.evaluation.baseline import brain_threshold
@@ -99,6 +99,11 @@ class CaseResult:
     slice_labels: tuple[bool, ...] = ()
 
     @property
+    def person(self) -> str:
+        """The patient's name as patients are told apart, letter case and blanks aside."""
+        return identity(self.patient)
+
+    @property
     def stratum(self) -> str:
         """Name of the stratum of its annotated volume."""
         return volume_stratum(self.score.annotated_ml)
@@ -136,7 +141,7 @@ class Evaluation:
     @property
     def patients(self) -> int:
         """Number of patients evaluated."""
-        return len({result.patient for result in self.results[self.systems[0].name]})
+        return len({result.person for result in self.results[self.systems[0].name]})
 
 
 def evaluate(
@@ -257,7 +262,7 @@ def detection(results: Sequence[CaseResult]) -> Auroc | None:
     if len(set(labels)) < 2:
         return None
     scores = [score for result in told for score in result.slice_scores]
-    owners = [result.patient for result in told for _ in result.slice_labels]
+    owners = [result.person for result in told for _ in result.slice_labels]
     return auroc_by_patient(scores, labels, owners)
 
 
@@ -270,7 +275,7 @@ def patient_values(results: Sequence[CaseResult], measure: str) -> list[float]:
     """Return a measure of each patient, in the order of the results; several cases of one are averaged."""
     values: defaultdict[str, list[float]] = defaultdict(list)
     for result in results:
-        values[result.patient].append(case_values(result)[measure])
+        values[result.person].append(case_values(result)[measure])
     return [
         float(np.mean(defined)) if (defined := [v for v in given if not np.isnan(v)]) else np.nan
         for given in values.values()

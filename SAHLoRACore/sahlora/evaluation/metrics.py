@@ -7,8 +7,7 @@ and its false-positive volume reported.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
@@ -175,17 +174,6 @@ class CohortScore:
     dice_by_stratum: dict[str, Summary]
     empty_false_positive_ml: Summary
     volumes: Agreement
-
-
-def to_plain(record: Any) -> dict[str, Any]:
-    """Return a result of this module as plain values for JSON, which has no nan: undefined becomes None."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {name: plain(entry) for name, entry in value.items()}
-        return None if isinstance(value, float) and np.isnan(value) else value
-
-    return {name: plain(value) for name, value in asdict(record).items()}
 
 
 def score_cohort(scores: Sequence[CaseScore]) -> CohortScore:

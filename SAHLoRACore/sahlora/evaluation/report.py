@@ -5,12 +5,9 @@ They name cases as the manifest does, and hold no path and nothing of what DICOM
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from sahlora.cases.strata import NOTHING
 from sahlora.evaluation import plots
@@ -25,11 +22,10 @@ from sahlora.evaluation.evaluate import (
     compare,
     detection,
 )
-from sahlora.evaluation.metrics import to_plain
 from sahlora.evaluation.statistics import Agreement, Auroc
 from sahlora.evaluation.wording import mean_and_n, number, p_value
 from sahlora.report.page import bullets, caption, facts, figures, image, render, section
-from sahlora.runtime.files import write_bytes, write_table
+from sahlora.runtime.files import write_bytes, write_json, write_table
 
 FORMAT, FORMAT_VERSION = "sahlora-evaluation", 1
 FILES = (
@@ -71,10 +67,9 @@ def write_evaluation(folder: Path, evaluation: Evaluation, settings: Mapping[str
         "volumes.png": plots.volumes(evaluation),
         "bland-altman.png": plots.bland_altman(evaluation),
     }
+    write_json(folder / "evaluation.json", _plain(evaluation, settings))  # first: it says whose folder it is
     write_table(folder / "cases.csv", _case_rows(evaluation))
     write_table(folder / "summary.csv", _summary_rows(evaluation))
-    text = json.dumps(_plain(evaluation, settings), indent=2, ensure_ascii=False, allow_nan=False)
-    write_bytes(folder / "evaluation.json", text.encode() + b"\n")
     for name, picture in pictures.items():
         write_bytes(folder / name, picture)
     write_bytes(folder / "evaluation.html", _page(evaluation, settings, pictures).encode())
@@ -108,33 +103,26 @@ def _plain(evaluation: Evaluation, settings: Mapping[str, str]) -> dict[str, Any
         "note": "For research use only, not for diagnosis.",
         "settings": dict(settings),
         "patients": evaluation.patients,
-        "failures": [to_plain(failure) for failure in evaluation.failures],
+        "failures": list(evaluation.failures),
         "models": [_plain_model(evaluation, system) for system in evaluation.systems],
-        "comparison": {
-            measure: to_plain(test) for measure, test in _comparison(evaluation).items()
-        },
-    }  # fmt: skip
+        "comparison": _comparison(evaluation),
+    }
 
 
 def _plain_model(evaluation: Evaluation, system: System) -> dict[str, Any]:
     results = evaluation.results[system.name]
-    slices = detection(results)
     return {
         "name": system.name,
         "facts": dict(system.facts),
         "threshold": system.threshold,
-        "cases": [{**_described(result), **_defined(case_values(result))} for result in results],
-        "strata": {name: to_plain(cohort) for name, cohort in by_stratum(results).items()},
-        "slice_detection": None if slices is None else to_plain(slices),
+        "cases": [{**_described(result), **case_values(result)} for result in results],
+        "strata": by_stratum(results),
+        "slice_detection": detection(results),
     }
 
 
 def _described(result: CaseResult) -> dict[str, str]:
     return {"case": result.name, "patient": result.patient, "stratum": result.stratum}
-
-
-def _defined(values: Mapping[str, float]) -> dict[str, float | None]:
-    return {name: None if np.isnan(value) else value for name, value in values.items()}
 
 
 def _comparison(evaluation: Evaluation) -> dict[str, Any]:

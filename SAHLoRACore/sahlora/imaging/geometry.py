@@ -14,6 +14,8 @@ import SimpleITK as sitk
 from scipy import ndimage
 from scipy.optimize import linear_sum_assignment
 
+from sahlora.errors import InputError
+
 OUTSIDE_HU = -1024
 """HU given to what was never scanned."""
 
@@ -259,3 +261,56 @@ def whole_number(quotient: float) -> int:
 def milliliters(mask: np.ndarray, voxel_ml: np.ndarray) -> float:
     """Return the volume in mL of a mask (Z, Y, X), whose voxels have `voxel_ml` (Z,) each."""
     return float(np.count_nonzero(mask, axis=(1, 2)) @ voxel_ml)
+
+
+# -------------------------------------------------------------------------------------------------- affine
+
+
+EXACT = 1e-6
+ROUNDED_DEGREES = 0.2
+"""Axes that lean by less than this were perpendicular before they were rounded: 0.35 mm over 100 mm."""
+
+FARTHEST_MM = 1e5
+
+
+def orthogonal(steps: np.ndarray, what: str) -> tuple[tuple[float, ...], tuple[float, ...], float]:
+    """Split the steps of a grid into spacing and perpendicular directions.
+
+    Parameters
+    ----------
+    steps : np.ndarray
+        (3, 3) whose columns lead from a voxel to the next along each axis, in mm.
+
+    Returns
+    -------
+    spacing : tuple of float
+    direction : tuple of float
+        Nine cosines, row by row: as stored if they are perpendicular, else the nearest that are.
+    shear : float
+        By how many degrees the axes leaned at most.
+
+    Raises
+    ------
+    InputError
+        ``bad-geometry`` for axes that lean further than rounding explains, or that are no axes at all.
+    """
+    spacing = np.linalg.norm(steps, axis=0)
+    if not np.isfinite(spacing).all() or not (spacing > 0).all() or not (spacing < FARTHEST_MM).all():
+        raise InputError(
+            "bad-geometry",
+            f"The steps between voxels of {what} are not usable numbers.",
+            "Export the CT again.",
+        )
+    direction = steps / spacing
+    product = direction.T @ direction - np.eye(3)
+    shear = float(np.degrees(np.arcsin(np.clip(np.abs(product).max(), 0, 1))))
+    if not shear <= ROUNDED_DEGREES:
+        raise InputError(
+            "bad-geometry",
+            f"{what} has axes that are not perpendicular: they lean by {shear:.1f} degrees.",
+            "A CT with gantry tilt has no grid this format can hold: use its DICOM series.",
+        )
+    if np.abs(product).max() > EXACT:
+        left, _, right = np.linalg.svd(direction)
+        direction = left @ right
+    return tuple(spacing.tolist()), tuple(direction.ravel().tolist()), shear

@@ -6,8 +6,6 @@ permuting and flipping axes only, so that nothing is interpolated and the way ba
 
 from __future__ import annotations
 
-import gzip
-import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,11 +16,12 @@ import SimpleITK as sitk
 from sahlora.errors import InputError
 from sahlora.imaging.dicom_series import is_dicom
 from sahlora.imaging.dicom_slices import read_series
+from sahlora.imaging.files import FILE_FORMATS, file_format, open_image
 from sahlora.imaging.geometry import OUTSIDE_HU, Axes, Grid, SliceStack
 from sahlora.imaging.plausibility import CONTRAST_FRACTION, contrast_fraction, require_ct, require_grid
 from sahlora.runtime.progress import SILENT, Progress
 
-FILE_FORMATS = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
+INT16 = (-32768, 32767)
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,8 +152,9 @@ def read_volume(path: Path | str, *, series: str | None = None, progress: Progre
     if ending is None or path.is_dir():
         volume, contrast = _read_dicom(path, series, progress)
     else:
-        volume, contrast = _read_file(path, path.name[: -len(ending)]), False
+        volume, contrast = _read_file(path, path.name[: -len(ending)], progress), False
     require_ct(volume.hu, str(path))
+    np.maximum(volume.hu, OUTSIDE_HU, out=volume.hu)
     contrast = contrast or contrast_fraction(volume.hu, volume.spacing) > CONTRAST_FRACTION
     progress.update(1.0)
     if not contrast:
@@ -162,13 +162,6 @@ def read_volume(path: Path | str, *, series: str | None = None, progress: Progre
     note = "This seems to be CT with contrast agent: enhanced vessels look like blood."
     progress.warning("contrast", note, "Use the non-contrast series.")
     return replace(volume, notes=(*volume.notes, note))
-
-
-def file_format(path: Path) -> str | None:
-    """Return the ending of a volume file that can be read, e.g. ``".nii.gz"``, or None."""
-    return next(
-        (e for e in sorted(FILE_FORMATS, key=len, reverse=True) if path.name.lower().endswith(e)), None
-    )
 
 
 def _read_dicom(path: Path, series: str | None, progress: Progress) -> tuple[Volume, bool]:
@@ -180,7 +173,7 @@ def _read_dicom(path: Path, series: str | None, progress: Progress) -> tuple[Vol
         )
     found = read_series(path, series, progress)
     grid = found.stack.even_grid
-    hu = _canonical(found.planes, (len(found.planes), *found.stack.shape), grid.axes, str(path))
+    hu = _canonical(found.planes, (len(found.planes), *found.stack.shape), grid.axes, str(path), progress)
     require_grid(grid, hu.shape, str(path))
     even = found.stack.is_even
     if not even and grid.axes.order[0] != 0:
@@ -195,57 +188,26 @@ def _read_dicom(path: Path, series: str | None, progress: Progress) -> tuple[Vol
     ), found.contrast  # fmt: skip
 
 
-def _read_file(path: Path, name: str) -> Volume:
-    image = _load(path)
-    grid = Grid(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
-    stored = sitk.GetArrayViewFromImage(image)
-    require_grid(grid, grid.axes.to_canonical(stored).shape, str(path))
-    return Volume(_canonical(stored, stored.shape, grid.axes, str(path)), grid, name=name)
+def _read_file(path: Path, name: str, progress: Progress) -> Volume:
+    image = open_image(path)
+    if image.components != 1:
+        raise InputError("not-3d", f"{path} has {image.components} values a voxel.", "Use a plain CT.")
+    axes = image.grid.axes
+    require_grid(image.grid, tuple(image.shape[axis] for axis in axes.order), str(path))
+    for remark in image.remarks:
+        progress.warning(remark.code, remark.message, remark.hint)
+    hu = _canonical(image.planes(), image.shape, axes, str(path), progress)
+    return Volume(hu, image.grid, name=name, notes=tuple(remark.message for remark in image.remarks))
 
 
-def _load(path: Path) -> sitk.Image:
-    """Read a file whose header says it is one gray 3D image, and that is complete."""
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    try:
-        reader.ReadImageInformation()
-        size = reader.GetSize()
-        if reader.GetNumberOfComponents() != 1:
-            raise InputError(
-                "not-3d", f"{path} has {reader.GetNumberOfComponents()} values a voxel.", "Use a plain CT."
-            )
-        if len([n for n in size[3:] if n != 1]) or len(size) < 3:
-            shape = " x ".join(map(str, size))
-            raise InputError("not-3d", f"{path} is not one 3D volume but {shape}.", "Save one 3D volume.")
-        if file_format(path) in (".nii", ".nii.gz"):
-            _require_complete(path, reader)
-        reader.SetExtractSize([*size[:3], *[0] * (len(size) - 3)])
-        return reader.Execute()
-    except (RuntimeError, OSError, EOFError, zlib.error) as error:
-        raise InputError(
-            "unreadable", f"{path} can't be read.", "It may be damaged: copy or export it again."
-        ) from error
-
-
-def _require_complete(path: Path, reader: sitk.ImageFileReader) -> None:
-    """Raise EOFError for a NIfTI file that ends early, which the library would pad with zeros."""
-    voxels = int(np.prod(reader.GetSize()))
-    expected = float(reader.GetMetaData("vox_offset")) + voxels * int(reader.GetMetaData("bitpix")) / 8
-    length = path.stat().st_size
-    if path.suffix.lower() == ".gz":
-        length = 0
-        with gzip.open(path) as stream:
-            while block := stream.read(1 << 22):
-                length += len(block)
-    if length < expected:
-        raise EOFError(f"{length} of {expected:.0f} bytes")
-
-
-def _canonical(planes: Iterable[np.ndarray], shape: tuple[int, ...], axes: Axes, what: str) -> np.ndarray:
+def _canonical(
+    planes: Iterable[np.ndarray], shape: tuple[int, ...], axes: Axes, what: str, progress: Progress
+) -> np.ndarray:
     """Copy stored planes of any type into a contiguous canonical int16 array, one by one."""
     hu = np.empty(tuple(shape[axis] for axis in axes.order), np.int16)
     for target, plane in zip(axes.to_stored(hu), planes, strict=True):
-        if not np.isfinite(plane).all():
+        progress.check()
+        if plane.dtype.kind == "f" and not np.isfinite(plane).all():
             raise InputError("not-finite", f"{what} has voxels that are not numbers.", "Export the CT again.")
-        target[...] = np.clip(np.rint(plane), OUTSIDE_HU, 32767)
+        target[...] = plane if plane.dtype == np.int16 else np.clip(np.rint(plane), *INT16)
     return hu

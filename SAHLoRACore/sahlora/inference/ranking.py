@@ -5,8 +5,6 @@ The predictions of a scan are those of all views, of the mirrored slices, and of
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -22,7 +20,7 @@ from sahlora.imaging.volume import Volume, read_volume
 from sahlora.imaging.writers import write_image, write_label
 from sahlora.inference.predictor import InferenceSettings, predict
 from sahlora.models.base_model import Model
-from sahlora.runtime.files import replacing
+from sahlora.runtime.files import write_json, write_table
 from sahlora.runtime.progress import Progress
 
 SMOOTHING_ML = 1.0
@@ -264,14 +262,10 @@ def write_ranking(path: Path, ranked: Sequence[RankedScan]) -> None:
         ``disk-full`` or ``unwritable``; an earlier table is then unchanged.
     """
     rows = as_rows(ranked)
-    with replacing(path) as temporary:
-        if path.suffix.lower() == ".json":
-            temporary.write_text(json.dumps(rows, indent=2, ensure_ascii=False), encoding="utf-8")
-            return
-        with temporary.open("w", newline="", encoding="utf-8") as stream:
-            table = csv.DictWriter(stream, ["rank", *(field.name for field in fields(RankedScan))])
-            table.writeheader()
-            table.writerows(rows)
+    if path.suffix.lower() == ".json":
+        write_json(path, rows)
+    else:
+        write_table(path, rows, ["rank", *(field.name for field in fields(RankedScan))])
 
 
 def as_rows(ranked: Sequence[RankedScan]) -> list[dict[str, Any]]:

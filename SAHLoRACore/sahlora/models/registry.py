@@ -103,6 +103,30 @@ def install(name: str, write: Callable[[Path], None], *, replace: bool = False) 
     return path
 
 
+def require_replaceable(path: Path, kind: str) -> None:
+    """Check that a file which a model is to replace, if it is there, is a model of the same kind.
+
+    Raises
+    ------
+    UsageError
+        ``foreign-file``.
+    """
+    if not path.exists():
+        return
+    try:
+        found = card_kind(read_card_json(path))
+    except InputError:
+        found = None
+    if found != kind:
+        what = {"base": "a base model", "adapter": "an adapter"}
+        raise UsageError(
+            "foreign-file",
+            f"{path} would be overwritten, and is {what.get(found or '', 'no model of SAHLoRA')}, "
+            f"not {what[kind]}.",
+            "Choose another name, or move that file.",
+        )
+
+
 def copy_to(source: Path) -> Callable[[Path], None]:
     """Return a writer for `install` that copies a file in one piece."""
 

@@ -5,8 +5,6 @@ The key names of both files carry their units and are described in Docs/report.m
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +15,7 @@ from scipy import ndimage
 
 from sahlora.errors import InputError, UsageError
 from sahlora.imaging.volume import Volume
-from sahlora.runtime.files import replacing
+from sahlora.runtime import files
 
 FORMAT = "sahlora-measurements"
 FORMAT_VERSION = 1
@@ -214,18 +212,13 @@ def write_json(path: Path, measurements: Measurements, about: Mapping[str, Any] 
         **(about or {}),
         "measurements": measurements.to_dict(),
     }
-    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
-    with replacing(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+    files.write_json(path, content)
 
 
 def write_csv(path: Path, measurements: Measurements) -> None:
     """Write the area per slice as CSV, one acquired slice a row; errors are those of `write_json`."""
     names = list(SliceArea.__dataclass_fields__)
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, names)
-        writer.writeheader()
-        writer.writerows(asdict(row) for row in measurements.slices)
+    files.write_table(path, [asdict(row) for row in measurements.slices], names)
 
 
 # ----------------------------------------------------------------------------------------------- parts

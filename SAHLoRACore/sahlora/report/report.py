@@ -19,7 +19,7 @@ from sahlora.imaging.volume import Volume
 from sahlora.report.measurements import Measurements
 from sahlora.report.overlay import draw_overlay, outline_color
 from sahlora.report.page import bullets, facts, figures, image, render, section
-from sahlora.runtime.files import replacing
+from sahlora.runtime.files import write_bytes, write_text
 
 
 @dataclass(frozen=True)
@@ -81,8 +81,7 @@ def write_overlay(
         ``unwritable`` or ``disk-full``.
     """
     picture = draw_overlay(label, volume, measurements, context.segment, context.subtitle)
-    with replacing(path) as temporary:
-        temporary.write_bytes(picture)
+    write_bytes(path, picture)
 
 
 def write_page(
@@ -94,8 +93,7 @@ def write_page(
     """
     picture = draw_overlay(label, volume, measurements, context.segment, context.subtitle)
     text = _page(picture, volume.notes, measurements, context)
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+    write_text(path, text)
 
 
 # ------------------------------------------------------------------------------------------------- page

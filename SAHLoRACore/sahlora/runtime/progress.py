@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +20,9 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 from sahlora.errors import Cancelled, SAHLoRAError
-from sahlora.runtime.process import process_exists
+from sahlora.runtime.files import to_plain
+from sahlora.runtime.process import end_at_second, process_exists
+from sahlora.runtime.streams import output_error
 
 EVENT_VERSION = 1
 Event = dict[str, Any]
@@ -48,9 +51,9 @@ class Progress:
         self._done_before = 0.0
 
     def emit(self, event: str, **values: Any) -> None:
-        """Send one event to the sink."""
+        """Send one event to the sink, its values made plain for JSON."""
         if self._sink is not None:
-            self._sink({"event": event, "version": EVENT_VERSION, **values})
+            self._sink({"event": event, "version": EVENT_VERSION, **to_plain(values)})
 
     def check(self) -> None:
         """Raise `Cancelled` if somebody asked to stop."""
@@ -117,14 +120,26 @@ SILENT = Progress()
 
 
 class JsonSink:
-    """Writes each event as one JSON object a line."""
+    """Writes each event as one JSON object a line.
+
+    Raises
+    ------
+    ResourceError
+        ``output-closed`` or ``disk-full``, once; later events are dropped.
+    """
 
     def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+        self._stream: TextIO | None = stream
 
     def __call__(self, event: Event) -> None:
-        self._stream.write(json.dumps(event, ensure_ascii=True) + "\n")
-        self._stream.flush()
+        if self._stream is None:
+            return
+        try:
+            self._stream.write(json.dumps(event, ensure_ascii=True) + "\n")
+            self._stream.flush()
+        except OSError as error:
+            self._stream = None
+            raise output_error(error) from None
 
 
 class BarSink:
@@ -173,6 +188,11 @@ class LogSink:
 # ----------------------------------------------------------------------------------------------- cancel
 
 
+def under_torchrun() -> bool:
+    """Whether this is one of several processes that ``torchrun`` started."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
 @contextmanager
 def cancellation(
     cancel_file: Path | None = None, parent_pid: int | None = None
@@ -189,21 +209,36 @@ def cancellation(
     Notes
     -----
     File and parent are looked at every 0.2 s in a daemon thread, so that asking costs nothing. A process
-    whose parent is gone and that has not stopped by itself 10 s later ends with status 130.
+    whose parent is gone and that has not stopped by itself 10 s later ends with status 130. A second Ctrl-C
+    ends the process at once, whatever it does; torchrun passes the first one on a second time, so not there.
     """
     stop, done = threading.Event(), threading.Event()
     previous = {}
+
+    def handle(number: int, _: object) -> None:
+        if number == signal.SIGINT and stop.is_set() and not under_torchrun():
+            os._exit(Cancelled.exit_status)
+        stop.set()
+
     if threading.current_thread() is threading.main_thread():
         for name in ("SIGINT", "SIGTERM", "SIGBREAK"):
             if hasattr(signal, name):
                 number = getattr(signal, name)
-                previous[number] = signal.signal(number, lambda *_: stop.set())
+                previous[number] = signal.signal(number, handle)
+        if not under_torchrun():
+            end_at_second(signal.SIGINT)
+
+    is_child = parent_pid is not None and os.getppid() == parent_pid
+
+    def is_orphan() -> bool:
+        """Whether the parent has ended; its number may wait to be noticed, or be another's by now."""
+        return is_child and sys.platform != "win32" and os.getppid() != parent_pid
 
     def watch() -> None:
         while not done.wait(0.2):
             if cancel_file is not None and cancel_file.exists():
                 stop.set()
-            if parent_pid is not None and not process_exists(parent_pid):
+            if parent_pid is not None and (is_orphan() or not process_exists(parent_pid)):
                 stop.set()
                 if not done.wait(10):
                     os._exit(Cancelled.exit_status)

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydicom import dcmread
 from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.errors import InvalidDicomError
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from sahlora.about import __version__
 from sahlora.errors import InputError
 from sahlora.imaging.writers import write_image
-from sahlora.runtime.files import replacing
+from sahlora.runtime.files import replacing, write_json
 from sahlora.simulation.head import SimulatedHead
 from sahlora.simulation.in_ct import SimulatedBleed
 from sahlora.simulation.lesions import SimulatedLesion
 
 SLICE_NAME = "slice-{:04d}.dcm"
+NO_PATIENT = "simulated, there is no patient"
 
 
 def write_images(head: SimulatedHead, ct: Path, mask: Path) -> None:
@@ -49,8 +51,16 @@ def write_truth(simulated: SimulatedHead | SimulatedBleed | SimulatedLesion, pat
     }
     if isinstance(simulated, SimulatedBleed):
         truth["ventricular_ml"] = round(simulated.ventricular_ml, 3)
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(truth, indent=2) + "\n", encoding="utf-8")
+    write_json(path, truth)
+
+
+def is_simulated_series(folder: Path) -> bool:
+    """Whether a folder holds nothing but slices that `write_dicom_series` wrote."""
+    try:
+        slices = [dcmread(path, specific_tags=["DeidentificationMethod"]) for path in folder.iterdir()]
+    except (OSError, InvalidDicomError):
+        return False
+    return all(str(slice_.get("DeidentificationMethod", "")) == NO_PATIENT for slice_ in slices)
 
 
 def write_dicom_series(head: SimulatedHead, folder: Path, *, mask: bool = False) -> list[Path]:
@@ -108,7 +118,7 @@ def _slice(head: SimulatedHead, index: int, pixels: np.ndarray, mask: bool) -> F
     dataset.Modality, dataset.Manufacturer, dataset.ManufacturerModelName = "CT", "SAHLoRA", "head phantom"
     dataset.PatientName, dataset.PatientID = "SIMULATED^SAH", f"SIM{head.settings.seed:06d}"
     dataset.PatientBirthDate = dataset.PatientSex = ""
-    dataset.PatientIdentityRemoved, dataset.DeidentificationMethod = "YES", "simulated, there is no patient"
+    dataset.PatientIdentityRemoved, dataset.DeidentificationMethod = "YES", NO_PATIENT
     dataset.StudyInstanceUID, dataset.FrameOfReferenceUID = uid("study"), uid("frame")
     dataset.SeriesInstanceUID = uid("series", mask)
     dataset.StudyDate, dataset.StudyTime = "20000101", "000000"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -22,11 +21,12 @@ from sahlora.inference.predictor import PIXELS_PER_BATCH
 from sahlora.models.adapter_file import Adapter, AdapterCard, merged_model, require_strength, save_adapter
 from sahlora.models.base_model import Model
 from sahlora.models.card import Description, Plain, Target
-from sahlora.runtime.files import replacing
+from sahlora.runtime.files import to_plain, write_json
 from sahlora.runtime.progress import SILENT, Progress
 from sahlora.training.batches import SliceBatches
-from sahlora.training.loop import TrainingState, cache_of, train
-from sahlora.training.prepared import count_simulated, count_slices, prepare_cases
+from sahlora.training.loop import TrainingState, train
+from sahlora.training.prepared import count_simulated, count_slices, prepare_cases, require_unlike
+from sahlora.training.run_folder import cache_of
 from sahlora.training.settings import FINETUNING_PRESETS, TrainingSettings
 from sahlora.training.validation import slice_dice, volume_dice
 
@@ -89,8 +89,7 @@ class Comparison:
 
 
 def _plain(summary: Summary) -> dict[str, Plain]:
-    values = {key: round(value, 4) for key, value in asdict(summary).items()}
-    return {key: None if np.isnan(value) else value for key, value in values.items()}
+    return {key: to_plain(round(value, 4)) for key, value in asdict(summary).items()}
 
 
 @dataclass(frozen=True)
@@ -150,8 +149,7 @@ def finetune(
     comparison = _compare(adapter, base, cohort, device, progress)
     adapter = replace(adapter, card=_with_comparison(adapter.card, plan.settings, comparison))
     save_adapter(output, adapter)
-    with replacing(run / "result.json") as path:
-        path.write_text(json.dumps(adapter.card.training, indent=2) + "\n")
+    write_json(run / "result.json", adapter.card.training)
     return Finetuned(adapter, comparison)
 
 
@@ -169,6 +167,7 @@ def _train_view(
     preprocessing, settings, multiple = base.card.preprocessing, plan.settings, 2**base.network.level
     cases = prepare_cases(cohort.training, preprocessing, view, cache, progress)
     held_out = prepare_cases(cohort.held_out, preprocessing, view, cache, progress) if cohort.held_out else []
+    require_unlike(cases, held_out)
     simulated = (
         prepare_cases(cohort.simulated, preprocessing, view, cache, progress) if cohort.simulated else []
     )
@@ -223,7 +222,7 @@ def _card(cohort: Cohort, base: Model, plan: FinetuningPlan, views: dict[str, Pl
             "sahlora": __version__,
             "settings": plan.settings.to_dict(),
             "cases": len(cohort.training),
-            "patients": len({case.patient for case in cohort.training}),
+            "patients": len({case.person for case in cohort.training}),
             "views": views,
         },
         plan.strength,

@@ -7,7 +7,6 @@ same weights as an uninterrupted one.
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -21,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from sahlora.errors import Cancelled, InputError
-from sahlora.runtime.files import TEMPORARY, replacing, require_writable
+from sahlora.runtime.files import replacing, write_json, write_text
 from sahlora.runtime.progress import Progress
 from sahlora.training.batches import SliceBatches
 from sahlora.training.distributed import ALONE, Processes
@@ -118,7 +117,7 @@ def train(
     )
     state = load_state(run, learner, identity)
     if processes.is_first:
-        _write_text(run / "settings.json", json.dumps(identity, indent=2) + "\n")
+        write_json(run / "settings.json", identity)
         _write_metrics(run, state)  # a kill may have come between state and metrics
     steps, share = settings.epochs * len(batches), processes.share(settings.batch_size)
     progress.stage(stage, done=(state.epoch * len(batches) + state.batch) / steps)
@@ -173,41 +172,6 @@ def _end_epoch(
 # ------------------------------------------------------------------------------------------------ state
 
 
-def require_run(run: Path) -> None:
-    """Check that `run` is the folder of a run that was begun.
-
-    Raises
-    ------
-    InputError
-        ``nothing-to-resume``.
-    """
-    if not cache_of(run).is_dir():
-        raise InputError(
-            "nothing-to-resume",
-            f"There is no run to continue in {run}.",
-            "Check --run and the output's name, or begin one: leave --resume away.",
-        )
-
-
-def begin_run(run: Path) -> None:
-    """Make the folder of a run; from one that is there, remove what a killed process left half-written.
-
-    Raises
-    ------
-    ResourceError
-        ``unwritable``.
-    """
-    require_writable(cache_of(run) / "any")
-    cache_of(run).mkdir(parents=True, exist_ok=True)
-    for left in run.rglob(f"{TEMPORARY}*"):
-        shutil.rmtree(left, ignore_errors=True)
-
-
-def cache_of(run: Path) -> Path:
-    """Return where a run keeps its prepared cases."""
-    return run / "cache"
-
-
 def save_state(
     run: Path,
     learner: Learner,
@@ -230,12 +194,7 @@ def _write_metrics(run: Path, state: TrainingState) -> None:
     lines: list[dict[str, float]] = [{"epoch": i, "loss": loss} for i, loss in enumerate(state.losses, 1)]
     for line, score in zip(lines, state.scores, strict=False):
         line["held_out_dice"] = score
-    _write_text(run / "metrics.jsonl", "".join(f"{json.dumps(line)}\n" for line in lines))
-
-
-def _write_text(file: Path, text: str) -> None:
-    with replacing(file) as path:
-        path.write_text(text)
+    write_text(run / "metrics.jsonl", "".join(f"{json.dumps(line)}\n" for line in lines))
 
 
 def load_state(run: Path, learner: Learner, identity: Mapping[str, Any]) -> TrainingState:

@@ -7,6 +7,7 @@ file stays mapped.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sahlora.cases.leaks import leak
 from sahlora.cases.loading import load_case
 from sahlora.cases.manifest import Case
 from sahlora.errors import InputError
@@ -27,8 +29,11 @@ from sahlora.models.card import Preprocessing
 from sahlora.runtime.files import replacing
 from sahlora.runtime.progress import SILENT, Progress
 
-PREPARATION = 3
+PREPARATION = 4
 """Version of what is prepared; cases of another one are prepared anew."""
+
+
+SLICES = ("with_blood", "without_blood", "unmarked")
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,8 @@ class PreparedCase:
         Slices that surely show blood, and slices that surely don't; the others are unknown.
     unmarked : tuple of int
         Those of the unknown slices in which an expert sees blood that nobody outlined.
+    image_sha256 : str
+        Of the image's slices, to find one scan under two names.
     slice_mm : float
         Distance of neighboring slices.
     """
@@ -54,6 +61,7 @@ class PreparedCase:
     with_blood: tuple[int, ...]
     without_blood: tuple[int, ...]
     unmarked: tuple[int, ...] = ()
+    image_sha256: str = ""
     slice_mm: float = 1.0
 
     def image(self) -> np.ndarray:
@@ -113,6 +121,20 @@ def prepare_cases(
     return prepared
 
 
+def require_unlike(training: Sequence[PreparedCase], held_out: Sequence[PreparedCase]) -> None:
+    """Check that no scan is on both sides, whatever its name and format.
+
+    Raises
+    ------
+    InputError
+        ``held-out-in-training``.
+    """
+    known = {case.image_sha256: case.name for case in training if case.image_sha256}
+    for case in held_out:
+        if (name := known.get(case.image_sha256)) is not None:
+            raise leak(name, case.name, "the same image")
+
+
 def count_slices(cases: Sequence[PreparedCase]) -> dict[str, int]:
     """Return what a card records of the slices: how many show blood, surely none, and unmarked blood."""
     return {
@@ -131,12 +153,11 @@ def count_simulated(cases: Sequence[PreparedCase]) -> dict[str, int]:
 
 
 def _prepare_case(case: Case, preprocessing: Preprocessing, view: View, cache: Path) -> PreparedCase:
-    files = [path for path in (case.image, case.label, case.slices) if path is not None]
-    stamps = [(str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in files]
+    stamps = [(str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in case.files]
     settings = [PREPARATION, stamps, case.segment, preprocessing.spacing, view]
     key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
     folder = cache / key
-    if not _is_prepared(folder):
+    if (prepared := _read_prepared(case.name, folder)) is None:
         loaded = load_case(case)
         volume, label, expert = loaded.volume, loaded.label, loaded.expert
         grid = WorkingGrid.of(volume.hu, volume.spacing, preprocessing.spacing)
@@ -148,19 +169,31 @@ def _prepare_case(case: Case, preprocessing: Preprocessing, view: View, cache: P
         if expert is not None and view == "axial":  # other slices cross some that an expert calls empty
             is_unmarked = expert & ~(label == 1).any(axis=(1, 2))
         _write_case(folder, volume, label, grid, view, np.flatnonzero(is_unmarked[grid.box[0]]).tolist())
-    told = json.loads((folder / "slices.json").read_text())
-    slice_mm = told.pop("slice_mm")
-    slices = {kind: tuple(indices) for kind, indices in told.items()}
-    return PreparedCase(case.name, folder, **slices, slice_mm=slice_mm)
+        prepared = _read_prepared(case.name, folder)
+    if prepared is None:
+        raise InputError(
+            "unreadable-case",
+            f"The prepared slices of case {case.name} can't be read in {folder}.",
+            "Check the disk and whether another program changes files there.",
+        )
+    return prepared
 
 
-def _is_prepared(folder: Path) -> bool:
-    """Whether a case lies there complete; whoever cleans up may have taken a part of it."""
+def _read_prepared(name: str, folder: Path) -> PreparedCase | None:
+    """Read a prepared case; None if it isn't there complete, as a kill or whoever cleans up leaves it."""
     try:
-        arrays = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("image", "label")]
-        return (folder / "slices.json").exists() and arrays[0].shape == arrays[1].shape
-    except (OSError, ValueError):
-        return False
+        arrays = [np.load(folder / f"{part}.npy", mmap_mode="r") for part in ("image", "label")]
+        record = json.loads((folder / "slices.json").read_text(encoding="utf-8"))
+        slices = {kind: tuple(map(int, record[kind])) for kind in SLICES}
+        slice_mm = float(record["slice_mm"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    fit = all(0 <= index < len(arrays[0]) for indices in slices.values() for index in indices)
+    if arrays[0].shape != arrays[1].shape or not fit:
+        return None
+    return PreparedCase(
+        name, folder, **slices, image_sha256=str(record.get("image_sha256", "")), slice_mm=slice_mm
+    )
 
 
 def _write_case(
@@ -174,9 +207,22 @@ def _write_case(
     tissue = (hu > -300).float().mean(dim=(1, 2)) > 0.02
     with_blood = [i for i in range(count) if (target[i] == 1).any()]
     without = [i for i in range(count) if not target[i].any() and tissue[i]]
-    for name, array in (("image", hu.round().to(torch.int16).numpy()), ("label", target)):
-        with replacing(folder / f"{name}.npy") as path:
-            np.save(path, array)
-    with replacing(folder / "slices.json") as path:
-        told = {"with_blood": with_blood, "without_blood": without, "unmarked": unmarked}
-        path.write_text(json.dumps(told | {"slice_mm": grid.step_mm[SLICE_AXIS[view]]}))
+    pixels = hu.round().to(torch.int16).numpy()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for name, array in (("image", pixels), ("label", target)):
+        content = io.BytesIO()
+        np.save(content, array)
+        _write_private(folder / f"{name}.npy", content.getvalue())
+    record = {
+        **dict(zip(SLICES, (with_blood, without, unmarked), strict=True)),
+        "image_sha256": hashlib.sha256(pixels.tobytes()).hexdigest(),
+        "slice_mm": grid.step_mm[SLICE_AXIS[view]],
+    }
+    _write_private(folder / "slices.json", json.dumps(record).encode())
+
+
+def _write_private(path: Path, content: bytes) -> None:
+    """Write a file that nobody but its owner may read: it holds a patient's slices."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+        temporary.chmod(0o600)

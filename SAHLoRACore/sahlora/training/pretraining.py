@@ -16,8 +16,15 @@ from sahlora.models.network import MultiViewUNet, initialize_as_published
 from sahlora.runtime.progress import SILENT, Progress
 from sahlora.training.batches import SliceBatches
 from sahlora.training.distributed import ALONE, Processes
-from sahlora.training.loop import TrainingState, cache_of, train
-from sahlora.training.prepared import PreparedCase, count_simulated, count_slices, prepare_cases
+from sahlora.training.loop import TrainingState, train
+from sahlora.training.prepared import (
+    PreparedCase,
+    count_simulated,
+    count_slices,
+    prepare_cases,
+    require_unlike,
+)
+from sahlora.training.run_folder import cache_of
 from sahlora.training.settings import TrainingSettings
 from sahlora.training.validation import slice_dice
 
@@ -147,6 +154,7 @@ def _prepare(
         prepare_cases(side, preprocessing, preprocessing.views[0], cache_of(run), progress) if side else []
         for side in (cohort.training, cohort.held_out, cohort.simulated)
     )
+    require_unlike(training, held_out)
     return training, held_out, simulated
 
 

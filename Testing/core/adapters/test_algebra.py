@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from sahlora.adapters.algebra import Reshaped, average, compress, deltas
-from sahlora.adapters.attach import METHODS, STANDARD, AdapterConfig, adapt, collect, load
+from sahlora.adapters.attach import adapt, collect, load
+from sahlora.adapters.config import METHODS, STANDARD, AdapterConfig
 from sahlora.errors import UsageError
 
 LORA = [name for name, method in METHODS.items() if not method.dora]

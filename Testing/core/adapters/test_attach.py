@@ -16,21 +16,10 @@ import torch.nn.functional as F
 from monai.networks.nets import BasicUNet, DynUNet
 from torch import Tensor, nn
 
-from sahlora.adapters.attach import (
-    STANDARD,
-    AdapterConfig,
-    activate,
-    adapt,
-    adapters,
-    collect,
-    count_parameters,
-    disabled,
-    load,
-    merge,
-    remove,
-    unmerge,
-)
-from sahlora.adapters.methods import METHODS, CPLoRA
+from sahlora.adapters.attach import activate, adapt, adapters, collect, disabled, load, merge, remove, unmerge
+from sahlora.adapters.config import METHODS, STANDARD, AdapterConfig
+from sahlora.adapters.methods import CPLoRA
+from sahlora.adapters.scope import count_parameters
 from sahlora.errors import InputError, UsageError
 from sahlora.models.network import MultiViewUNet
 
@@ -104,9 +93,9 @@ def test_conv_lora_is_loralibs_convlora() -> None:
 
 @pytest.mark.parametrize("dora", [False, True], ids=["lora", "dora"])
 def test_locon_is_pefts_convolution(dora: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sahlora.adapters.methods import LoCon, Method
+    from sahlora.adapters.config import Method
 
-    monkeypatch.setitem(METHODS, "locon-dora", Method(LoCon, dora=True))
+    monkeypatch.setitem(METHODS, "locon-dora", Method("LoCon", dora=True))
     plain = nn.Sequential(nn.Conv2d(6, 8, 3, padding=1)).double()
     settings = peft.LoraConfig(r=3, lora_alpha=6, target_modules=["0"], use_dora=dora)
     reference = peft.get_peft_model(copy.deepcopy(plain), settings)

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from sahlora.adapters import methods as adapter_methods
-from sahlora.adapters.attach import METHODS, STANDARD, AdapterConfig, adapt, disabled, merge, unmerge
+from sahlora.adapters.attach import adapt, disabled, merge, unmerge
+from sahlora.adapters.config import METHODS, STANDARD, AdapterConfig, Method
 
 ORDINARY = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 TRANSPOSED = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
@@ -95,12 +96,15 @@ def test_the_whole_grid_holds_every_promise() -> None:
 
 
 def test_the_method_of_the_documentation_holds_every_promise(monkeypatch: pytest.MonkeyPatch) -> None:
-    page = (Path(__file__).resolve().parents[3] / "Docs" / "adding-an-adapter.md").read_text(encoding="utf-8")
-    monkeypatch.setattr(adapter_methods, "METHODS", dict(METHODS))
-    for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+    page = (Path(__file__).resolve().parents[3] / "Docs" / "architecture.md").read_text(encoding="utf-8")
+    section = page[page.index("## Adding an adapter") : page.index("## Adding a network")]
+    rows = dict(METHODS)
+    for name, value in {"METHODS": rows, "Method": Method, "PointLoRA": None}.items():
+        monkeypatch.setattr(adapter_methods, name, value, raising=False)
+    for code in re.findall(r"```python\n(.*?)```", section, re.DOTALL):
         exec(code, vars(adapter_methods))  # as if written there
     for name in ("point-lora", "point-dora"):
-        monkeypatch.setitem(METHODS, name, adapter_methods.METHODS[name])
+        monkeypatch.setitem(METHODS, name, rows[name])
         torch.manual_seed(0)
         check(name, nn.Conv2d(4, 6, 3, groups=2, dtype=torch.float64), torch.float64)
         check(name, nn.ConvTranspose3d(4, 6, 2, groups=2, dtype=torch.float64), torch.float64)

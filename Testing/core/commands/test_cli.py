@@ -17,7 +17,8 @@ import SimpleITK as sitk
 import torch
 
 from helpers import CORE, environment, events, real_data, sahlora, simple_head, start_sahlora
-from sahlora.adapters.attach import AdapterConfig, adapt, collect
+from sahlora.adapters.attach import adapt, collect
+from sahlora.adapters.config import AdapterConfig
 from sahlora.cli import COMMANDS, build_parser, main
 from sahlora.imaging.terminology import SAH
 from sahlora.models.adapter_file import Adapter, AdapterCard, save_adapter

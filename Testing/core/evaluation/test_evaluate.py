@@ -14,7 +14,8 @@ from matplotlib import image as pictures
 from scipy import stats
 
 from helpers import HU_PREPROCESSING, HUThreshold, events, random_network, sahlora, simple_head
-from sahlora.adapters.attach import AdapterConfig, adapt, collect
+from sahlora.adapters.attach import adapt, collect
+from sahlora.adapters.config import AdapterConfig
 from sahlora.cases.loading import LoadedCase
 from sahlora.cases.manifest import Case
 from sahlora.cli import main

@@ -21,8 +21,8 @@ from sahlora.evaluation.metrics import (
     score_cohort,
     soft_dice,
     surface_distances,
-    to_plain,
 )
+from sahlora.runtime.files import to_plain
 
 SPACING = (5.0, 0.45, 0.7)
 

@@ -16,7 +16,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from sahlora.adapters.attach import METHODS, STANDARD, AdapterConfig, adapt, collect, disabled
+from sahlora.adapters.attach import adapt, collect, disabled
+from sahlora.adapters.config import METHODS, STANDARD, AdapterConfig
 from sahlora.cli import build_parser
 from sahlora.commands import adapters as command
 from sahlora.errors import InputError, SAHLoRAError, UsageError

@@ -1,7 +1,7 @@
 """Runs the extension's modules without the Slicer application: real MRML, real Qt widgets, thin stand-ins.
 
 `slicer-core` brings the real MRML scene and segmentation core, PySide6 the real Qt; this package speaks
-PythonQt on top of PySide6 and stands in for the few Slicer classes that neither brings. Docs/harness.md
+PythonQt on top of PySide6 and stands in for the few Slicer classes that neither brings. Testing/harness.md
 says what this proves and what it can't.
 """
 
