@@ -16,7 +16,7 @@ from helpers import simple_head
 from sahlora.cases.manifest import read_manifest
 from sahlora.cases.split import Cohort
 from sahlora.errors import InputError, SAHLoRAError, UsageError
-from sahlora.imaging.labels import UNKNOWN, UNMARKED
+from sahlora.imaging.labels import UNKNOWN, UNMARKED, known_label, read_label
 from sahlora.imaging.terminology import INTRACRANIAL_HEMORRHAGE
 from sahlora.imaging.volume import Volume, read_volume
 from sahlora.inference.predictor import InferenceSettings, predict
@@ -27,7 +27,7 @@ from sahlora.runtime.progress import Event, Progress
 from sahlora.training.augmentation import augmentation
 from sahlora.training.batches import SliceBatches
 from sahlora.training.losses import SMALLEST_BLEED, bce_dice_loss, empty_loss, soft_dice_loss, unmarked_loss
-from sahlora.training.prepared import known_label, prepare_cases, read_label
+from sahlora.training.prepared import prepare_cases
 from sahlora.training.pretraining import PretrainingPlan, pretrain, start_from
 from sahlora.training.settings import PRESETS, TrainingSettings
 
