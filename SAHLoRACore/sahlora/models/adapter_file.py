@@ -175,7 +175,8 @@ def load_adapter(adapter: Path | str) -> Adapter:
 def _expected(card: AdapterCard) -> dict[str, Tensor]:
     """Describe each tensor of the file, without memory for its values."""
     with torch.device("meta"):
-        network = MultiViewUNet(card.network.level, card.network.width)
+        spec = card.network
+        network = MultiViewUNet(spec.level, spec.width, spec.in_channels, spec.out_channels)
     try:
         shapes = {f"{view}.{key}": shape for view, config in card.adapters.items()
                   for key, shape in state_shapes(network, config).items()}  # fmt: skip

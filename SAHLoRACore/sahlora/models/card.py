@@ -145,8 +145,8 @@ class BaseCard:
 
 def require_version(card: Any) -> None:
     """Set the version of a card, base's or adapter's, to the lowest that can say what its network needs."""
-    if card.network.in_channels > 1:
-        object.__setattr__(card, "format_version", FORMAT_VERSION)
+    version = FORMAT_VERSION if card.network.in_channels > 1 else 1
+    object.__setattr__(card, "format_version", version)
 
 
 # ------------------------------------------------------------------------------------------------- JSON

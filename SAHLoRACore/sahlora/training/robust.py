@@ -23,6 +23,13 @@ LESION_STAYS_HU = (40.0, 90.0)
 """Its mean is not moved beyond these."""
 SCAN_HU, CONTRAST, TISSUE_HU = 8.0, 0.08, 35.0
 """The scan's shift, and the change of its contrast around tissue."""
+GLARE_CHANCE, GLARE_HU, GLARE_PIXELS = 0.6, 50.0, (5, 9, 15)
+"""What beam hardening and the kernel add beside bone: HU of a point within bone, and its reach."""
+CUPPING_CHANCE, CUPPING_HU, CUPPING_POWER = 0.5, (-6.0, 16.0), (2.0, 6.0)
+"""HU added at the skull, none in the middle of the head, and how steeply they rise."""
+FIELD_HU = 3.0
+"""Standard deviation of a smooth field."""
+BONE_HU = 250.0
 KERNEL_CHANCE, KERNEL = 0.4, (-0.35, 1.0)
 """From sharper to smoother than the scan."""
 NOISE_CHANCE, NOISE_HU = 0.5, 7.0
@@ -53,6 +60,7 @@ class RobustAugmentation:
         draws = [np.random.default_rng(np.random.SeedSequence(seed)) for seed in seeds]
         hu, label = _moved(hu.clamp(*HU_RANGE), label, draws)
         hu = _with_other_blood(hu, label, draws)
+        hu = _with_artifacts(hu, draws)
         hu = _with_other_scan(hu, draws)
         hu = _without_neighbors(hu, draws)
         image = window(hu, self._window, (0.0, 1.0))
@@ -118,6 +126,28 @@ def _with_other_blood(hu: Tensor, label: Tensor, draws: Draws) -> Tensor:
         low, high = (bound - mean for bound in LESION_STAYS_HU)
         change.append(float(np.clip(wanted, min(low, 0), max(high, 0))) if len(inside) else 0.0)
     return hu + _column(change) * F.avg_pool2d(blood, 3, 1, 1)
+
+
+def _with_artifacts(hu: Tensor, draws: Draws) -> Tensor:
+    """Add what other scanners leave: glare beside bone, cupping, a smooth field; none of it is blood."""
+    size = hu.shape[-2:]
+    bone = (hu > BONE_HU).float()
+    y, x = (torch.linspace(-1, 1, n) for n in size)
+    radius = torch.sqrt(y[:, None] ** 2 + x[None, :] ** 2).clamp(max=1)
+    coarse = np.zeros((len(draws), 1, 4, 4), np.float32)
+    glare, cupping = torch.zeros_like(hu[:, :1]), torch.zeros_like(hu[:, :1])
+    for i, g in enumerate(draws):
+        coarse[i] = g.normal(0, FIELD_HU * g.random(), coarse.shape[1:])
+        if g.random() < GLARE_CHANCE:
+            reach = int(g.choice(GLARE_PIXELS))
+            spread = bone[i : i + 1, hu.shape[1] // 2][None]
+            for _ in range(2):
+                spread = F.avg_pool2d(spread, reach, 1, reach // 2)
+            glare[i] = float(g.uniform(0, GLARE_HU)) * spread[0]
+        if g.random() < CUPPING_CHANCE:
+            cupping[i, 0] = float(g.uniform(*CUPPING_HU)) * radius ** float(g.uniform(*CUPPING_POWER))
+    field = F.interpolate(torch.from_numpy(coarse), size=size, mode="bicubic", align_corners=True)
+    return hu + glare + cupping + field
 
 
 def _with_other_scan(hu: Tensor, draws: Draws) -> Tensor:
