@@ -11,7 +11,7 @@ endif
 # PIP_EXTRA_INDEX_URL to PyTorch's CPU index and TORCH=torch==2.13.0+cpu: 1.5 GB for the demo, 3 GB with the tests.
 TORCH ?= torch==2.13.0
 
-.PHONY: demo test check proofs bench screenshots clean
+.PHONY: demo test check proofs bench screenshots slicer-test clean
 
 demo: $(VENV)/.installed
 	$(BIN)/sahlora demo demo
@@ -37,6 +37,10 @@ bench: $(VENV)/.installed-test
 screenshots: $(VENV)/.installed-test
 	$(BIN)/python Testing/slicer/screenshots.py Resources/Screenshots
 
+# In a real Slicer: make slicer-test SLICER=/path/to/Slicer [SLICER_TEST_OPTIONS=--install]
+slicer-test:
+	$(PYTHON) Testing/slicer_app/run.py "$(SLICER)" --output slicer-test $(SLICER_TEST_OPTIONS)
+
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
@@ -51,5 +55,5 @@ $(VENV)/.installed-test: pyproject.toml $(VENV)/.installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) demo slicer-test build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

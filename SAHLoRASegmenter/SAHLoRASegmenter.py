@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import slicer
@@ -110,6 +110,9 @@ class SAHLoRASegmenterWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._run: Any = None
         self._busy = False
         self._shown: Any = None  # the result node that the panel shows
+        self._watched: Any = None  # the input volume, whose image may come or change
+        self._watchTags: list[int] = []
+        self._hasWindow = True  # whether it was given one to see blood in, where it had none
 
     # ------------------------------------------------------------------------------------- life of the panel
 
@@ -119,10 +122,12 @@ class SAHLoRASegmenterWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         from SAHLoRASegmenterLib.inputcheck import InputCheck
         from SAHLoRASegmenterLib.modelpanel import ModelPanel
         from SAHLoRASegmenterLib.resultpanel import ResultPanel
+        from SAHLoRASegmenterLib.results import loadLibraries
 
         from SAHLoRACoreLib.installation import PackageInstaller
 
         ScriptedLoadableModuleWidget.setup(self)
+        loadLibraries()
         self.logic = self.logic or SAHLoRASegmenterLogic()
         self._installer = self._installer or PackageInstaller()
         uiWidget = slicer.util.loadUI(self.resourcePath("UI/SAHLoRASegmenter.ui"))
@@ -132,13 +137,17 @@ class SAHLoRASegmenterWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.applyButton.connect("clicked(bool)", self.onApply)
         self.ui.cancelButton.connect("clicked(bool)", self.onCancel)
         self.ui.copyLogButton.connect("clicked(bool)", self.onCopyLog)
+        self.ui.brainWindowButton.connect("clicked(bool)", self.onBrainWindow)
+        self.ui.resultSelector.connect("nodeActivated(vtkMRMLNode*)", self.onResultActivated)
         self._inputCheck = InputCheck()
         self._modelPanel = ModelPanel(self.ui, self._refresh)
         self._devicePanel = DevicePanel(
             self.ui, self.logic.command, self._ensureInstalled, self._modelPanel.views
         )
         self._resultPanel = ResultPanel(self.ui)
-        self._batchPanel = BatchPanel(self.ui, self.logic, self._prepareBatch, self._setBusy)
+        self._batchPanel = BatchPanel(
+            self.ui, self.logic, self._prepareBatch, self._setBusy, self._takeResult
+        )
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
@@ -148,13 +157,9 @@ class SAHLoRASegmenterWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._useParameters(self.logic.getParameterNode())
 
     def cleanup(self) -> None:
-        from SAHLoRASegmenterLib.results import removePages
-
-        self._closeRuns()
-        self._useParameters(None)
+        self._forgetScene()
         self._resultPanel.close()
         self.removeObservers()
-        removePages()
 
     def enter(self) -> None:
         self._useParameters(self.logic.getParameterNode())  # models may have come since
@@ -165,11 +170,7 @@ class SAHLoRASegmenterWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Leave everything as it is: a run goes on while another module is shown."""
 
     def onSceneStartClose(self, _caller: Any, _event: str) -> None:
-        from SAHLoRASegmenterLib.results import removePages
-
-        self._closeRuns()
-        self._useParameters(None)
-        removePages()
+        self._forgetScene()
 
     def onSceneEndClose(self, _caller: Any, _event: str) -> None:
         self._useParameters(self.logic.getParameterNode())
@@ -182,6 +183,7 @@ class SAHLoRASegmenterWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onNodesChanged(self, _caller: Any, _event: str) -> None:
         if not (slicer.mrmlScene.IsClosing() or slicer.mrmlScene.IsBatchProcessing()):
+            self._offerCTs()
             self._batchPanel.fill()
             self._resultPanel.onNodeRemoved()
 
@@ -197,8 +199,7 @@ class SAHLoRASegmenterWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.removeObserver(self._parameters.parameterNode, vtk.vtkCommand.ModifiedEvent, self._refresh)
         self._parameters = parameters
         if parameters is not None:
-            if parameters.inputVolume is None:
-                parameters.inputVolume = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
+            self._offerCTs()
             self._guiTag = parameters.connectGui(self.ui)
             describe(self.ui.precisionSelector, precisions())
             self.addObserver(parameters.parameterNode, vtk.vtkCommand.ModifiedEvent, self._refresh)
@@ -206,12 +207,45 @@ class SAHLoRASegmenterWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._devicePanel.use(parameters)
         self._refresh()
 
+    def _offerCTs(self) -> None:
+        """Offer the scene's CTs, and choose one if none is chosen: most often it was loaded just now."""
+        from SAHLoRACoreLib.volumes import firstCT, offerPossibleCTs
+
+        offerPossibleCTs(self.ui.inputSelector)
+        if self._parameters is not None and self._parameters.inputVolume is None:
+            self._parameters.inputVolume = firstCT()
+
+    def _watch(self, volumeNode: Any) -> None:
+        """Look at a volume again when its image comes or changes; show blood in one that was just chosen."""
+        if volumeNode is self._watched:
+            return
+        for tag in self._watchTags:  # not by the mixin, which keeps what it observed, a patient's CT
+            self._watched.RemoveObserver(tag)
+        self._watched, self._hasWindow, self._watchTags = volumeNode, volumeNode is None, []
+        if volumeNode is not None:
+            self._watchTags = [
+                volumeNode.AddObserver(volumeNode.ImageDataModifiedEvent, self._refresh),
+                volumeNode.AddObserver(volumeNode.DisplayModifiedEvent, self._onDisplayChanged),
+            ]
+        self._onDisplayChanged()
+
+    def _onDisplayChanged(self, _caller: Any = None, _event: str = "") -> None:
+        """Show blood in the chosen CT, once it can be shown at all."""
+        from SAHLoRASegmenterLib.inputcheck import inputObstacle
+
+        from SAHLoRACoreLib.showing import useBrainWindowAtFirst
+
+        if not (self._hasWindow or inputObstacle(self._watched) or self._inputCheck.warning(self._watched)):
+            self._hasWindow = useBrainWindowAtFirst(self._watched)
+
     def _refresh(self, _caller: Any = None, _event: str = "") -> None:
         from SAHLoRASegmenterLib.obstacles import settingsObstacle, volumeObstacle
 
         ui, parameters = self.ui, self._parameters
+        self._watch(parameters and parameters.inputVolume)
         obstacle = volumeObstacle(parameters, self._modelPanel)
         ui.applyButton.enabled = not (obstacle or self._busy)
+        ui.brainWindowButton.enabled = self._watched is not None
         ui.applyButton.toolTip = obstacle or _("Segment the CT. The result is added to the scene.")
         ui.obstacleLabel.text = "" if self._busy else obstacle
         ui.obstacleLabel.visible = bool(ui.obstacleLabel.text)
@@ -303,6 +337,19 @@ class SAHLoRASegmenterWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.ui.cancelButton.enabled = False
             self._run.cancel()
 
+    def onBrainWindow(self) -> None:
+        """Show the chosen CT so that blood can be told from brain."""
+        from SAHLoRACoreLib.showing import useBrainWindow
+
+        useBrainWindow(self._parameters.inputVolume)
+
+    def onResultActivated(self, segmentationNode: Any) -> None:
+        """Show the result that the user chose, in the place of the one before."""
+        from SAHLoRASegmenterLib.results import Result
+
+        if Result.of(segmentationNode) is not None:
+            self._takeResult(segmentationNode)
+
     def onCopyLog(self) -> None:
         self.ui.logText.selectAll()
         self.ui.logText.copy()
@@ -322,13 +369,12 @@ class SAHLoRASegmenterWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 self._log(event["text"])
 
     def onFinished(self, run: Any) -> None:
-        self._endRun()
+        self.ui.cancelButton.enabled = False  # all that is left is to show it
         self.ui.progressBar.setValue(1000)
         self.ui.statusLabel.text = _("Done.")
         self.ui.resultLabel.text = self._summary(run)
         self._log(self.ui.resultLabel.text)
-        self._parameters.result = run.segmentationNode
-        self._resultPanel.showAll()
+        self._takeResult(run.segmentationNode, then=self._endRun)
 
     def onError(self, error: Any) -> None:
         self._endRun()
@@ -364,9 +410,26 @@ class SAHLoRASegmenterWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._busy = busy
         self._refresh()
 
+    def _takeResult(self, segmentationNode: Any, then: Callable[[], None] = lambda: None) -> None:
+        """Choose a result and show it in slices and in 3D, then go on."""
+        self._parameters.result = segmentationNode
+        self._resultPanel.showAll(then)
+
     def _endRun(self) -> None:
         self._run = None
         self._setBusy(False)
+
+    def _forgetScene(self) -> None:
+        """End what runs and tell nothing of the scene's patients any more."""
+        from SAHLoRASegmenterLib.results import removePages
+
+        self._closeRuns()
+        self._useParameters(None)
+        self._batchPanel.clear()
+        self.ui.statusLabel.text = self.ui.resultLabel.text = ""
+        self.ui.progressBar.setValue(0)
+        self.ui.logText.clear()
+        removePages()
 
     def _closeRuns(self) -> None:
         self._batchPanel.close()

@@ -174,7 +174,8 @@ class SAHLoRATrainerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
-        self.addObserver(scene, scene.NodeRemovedEvent, self.onNodeRemoved)
+        for event in (scene.NodeAddedEvent, scene.NodeRemovedEvent):
+            self.addObserver(scene, event, self.onNodesChanged)
         self._useParameters(self.logic.getParameterNode())
 
     def cleanup(self) -> None:
@@ -197,8 +198,11 @@ class SAHLoRATrainerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def onSceneEndClose(self, _caller: Any, _event: str) -> None:
         self._useParameters(self.logic.getParameterNode())
 
-    def onNodeRemoved(self, _caller: Any, _event: str) -> None:
-        if not slicer.mrmlScene.IsClosing():
+    def onNodesChanged(self, _caller: Any, event: str) -> None:
+        if slicer.mrmlScene.IsClosing() or slicer.mrmlScene.IsBatchProcessing():
+            return
+        self._offerCTs()
+        if event == "NodeRemovedEvent":
             self.refresh()
 
     # ------------------------------------------------------------------------------------- for the parts
@@ -257,13 +261,20 @@ class SAHLoRATrainerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.parameters, self.cases = parameters, None
         if parameters is not None:
             self.cases = CaseTable(parameters)
-            if parameters.caseVolume is None:
-                parameters.caseVolume = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
+            self._offerCTs()
             self._guiTag = parameters.connectGui(self.ui)
             self.addObserver(parameters.parameterNode, vtk.vtkCommand.ModifiedEvent, self.refresh)
         for part in vars(self.parts).values():
             part.use()
         self.refresh()
+
+    def _offerCTs(self) -> None:
+        """Offer the scene's CTs, and choose one if none is chosen."""
+        from SAHLoRACoreLib.volumes import firstCT, offerPossibleCTs
+
+        offerPossibleCTs(self.ui.caseVolumeSelector)
+        if self.parameters is not None and self.parameters.caseVolume is None:
+            self.parameters.caseVolume = firstCT()
 
     def _closeParts(self) -> None:
         for part in vars(self.parts).values():

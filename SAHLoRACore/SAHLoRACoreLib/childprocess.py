@@ -22,6 +22,7 @@ from slicer.i18n import tr as _
 from SAHLoRACoreLib.events import Event, EventReader
 from SAHLoRACoreLib.settings import settingsEnvironment, temporaryFolder
 from SAHLoRACoreLib.signals import Signal
+from SAHLoRACoreLib.timers import Timer
 
 POLL_MS = 100
 SLICE_S = 0.05  # most time the application's main thread gives to a child at once
@@ -29,6 +30,8 @@ READ_BYTES = 1 << 16
 GRACE_S = 2.0  # from the wish to cancel to the kill
 LAST_LINES = 15
 OUT_OF_RESOURCES = 4  # exit status of the command
+BY_SIGNAL = 128  # what a launcher adds to the number of the signal that ended its program
+CRASHES = {getattr(signal, name, -1) for name in ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL")} - {-1}
 FOLDER_PREFIX = "SAHLoRA-"
 OWNER = re.compile(rf"{FOLDER_PREFIX}(?:reports-)?(\d+)(?:-.*)?")  # number of the process in a folder's name
 
@@ -102,15 +105,15 @@ class ChildProcess:
         Emits the result event (without one, an empty dictionary) of a child that ended well.
     error : Signal
         Emits a `ChildError`, whose code is ``cancelled`` if that was asked for.
-    atExit : callable
-        Called when the application ends; by default `close`.
+    atExit : callable, optional
+        Called instead of `close` when the application ends.
     """
 
     def __init__(self, command: Sequence[str], folder: Path | None = None) -> None:
         self.progress, self.finished, self.error = Signal(), Signal(), Signal()
         self._command, self._folder = list(command), folder
         self._process: subprocess.Popen[bytes] | None = None
-        self.atExit: Callable[[], None] = self.close
+        self.atExit: Callable[[], None] | None = None
         _open.add(self)
         self._reader = EventReader()
         self._untold: deque[Event] = deque()
@@ -118,7 +121,7 @@ class ChildProcess:
         self._result: Event = {}
         self._failure: Event | None = None
         self._killAt: float | None = None
-        self._timer = None
+        self._timer = Timer(POLL_MS)
 
     @property
     def folder(self) -> Path:
@@ -128,8 +131,6 @@ class ChildProcess:
 
     def start(self) -> None:
         """Start the command; the signals come from the event loop. Raises OSError if that is not possible."""
-        import qt
-
         options = {"start_new_session": True}
         if sys.platform == "win32":
             options = {"creationflags": subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP}
@@ -143,10 +144,7 @@ class ChildProcess:
                 cwd=self.folder,
                 **options,
             )
-        self._timer = qt.QTimer()
-        self._timer.setInterval(POLL_MS)
-        self._timer.connect("timeout()", self.poll)
-        self._timer.start()
+        self._timer.start(self.poll)
 
     def isRunning(self) -> bool:
         """Tell whether the last word of the child is still to come."""
@@ -186,9 +184,12 @@ class ChildProcess:
         time.sleep(0.02)
 
     def close(self) -> None:
-        """End the child at once if it runs, and remove its folder."""
+        """End the child at once if it runs, remove its folder, and let go of whoever listened."""
+        self._timer.stop()
+        for each in (self.progress, self.finished, self.error):
+            each.disconnectAll()
+        self.atExit = None
         if self._process is not None:
-            self._timer.stop()
             endProcessTree(self._process)
             self._process.wait()
             self._process = None
@@ -285,10 +286,12 @@ class ChildProcess:
                 _("Close other programs and try again."),
                 details,
             )
-        if status < 0 or status > 255:
+        if status < 0 or status > 255 or status - BY_SIGNAL in CRASHES:
             return ChildError(
                 "crashed",
-                _("The computation crashed ({reason}).").format(reason=_reason(status)),
+                _("The computation crashed ({reason}).").format(
+                    reason=_reason(-(status - BY_SIGNAL) if status - BY_SIGNAL in CRASHES else status)
+                ),
                 _('Try the device "cpu"; if it crashes again, repair the installation.'),
                 details,
             )
@@ -331,7 +334,7 @@ def makeFolder() -> Path:
 def closeAll() -> None:
     """End every child in its own way and remove its folder: the application ends."""
     for child in tuple(_open):
-        child.atExit()
+        (child.atExit or child.close)()
         child.close()
 
 

@@ -9,6 +9,7 @@ is too old is upgraded.
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import platform
 import sys
 from collections.abc import Callable, Sequence
@@ -80,6 +81,9 @@ class Installer(Protocol):
     def forget(self) -> None:
         """Probe again next time: a package turned out to be gone."""
 
+    def installObstacle(self, findings: Findings) -> str:
+        """Return why these can't be installed here, or an empty string; asked before the user is."""
+
     def consentText(self, findings: Findings) -> str:
         """Return the question to ask before installing."""
 
@@ -120,6 +124,16 @@ class PackageInstaller:
     def forget(self) -> None:
         """Probe again next time: a package turned out to be gone."""
         self._foundComplete = False
+
+    def installObstacle(self, findings: Findings) -> str:
+        """Return why these can't be installed here, or an empty string: torch needs the PyTorch extension."""
+        needsExtension = "torch" in findings.names and not Settings.load().wheelsFolder
+        if needsExtension and importlib.util.find_spec("PyTorchUtils") is None:
+            return _(
+                "SAHLoRA installs PyTorch through the extension PyTorch, which is missing. Install it in the"
+                " Extensions Manager and restart Slicer, then try again."
+            )
+        return ""
 
     def consentText(self, findings: Findings) -> str:
         """Return the question to ask before installing."""
@@ -240,6 +254,8 @@ def ensureInstalled(installer: Installer, ask: Callable[[str], bool]) -> bool:
     findings = installer.probe()
     if findings.complete:
         return True
+    if installer.installObstacle(findings):
+        raise InstallationError(installer.installObstacle(findings))
     if not ask(installer.consentText(findings)):
         return False
     installer.install(findings)
@@ -278,12 +294,8 @@ def slicerPackaging() -> object | None:
 
 
 def _pytorchExtension() -> Any:
-    try:
-        from PyTorchUtils import PyTorchUtilsLogic
-    except ImportError as error:
-        raise InstallationError(
-            _("The extension PyTorch is missing. Install it in the Extensions Manager, then restart.")
-        ) from error
+    from PyTorchUtils import PyTorchUtilsLogic
+
     return PyTorchUtilsLogic()
 
 

@@ -21,7 +21,11 @@ import vtk
 from slicer.i18n import tr as _
 from vtk.util.numpy_support import vtk_to_numpy
 
+from SAHLoRACoreLib.volumes import MAP, hasVoxels
+
 AIR_HU = -1024
+# Of a second and further outline beside the first, told apart by people who confuse red and green, too.
+FURTHER_COLORS = ((0.8, 0.47, 0.65), (0.9, 0.62, 0.0), (0.0, 0.45, 0.7), (0.0, 0.62, 0.45))
 ORTHOGONAL_WITHIN = (
     1e-4  # cosine between two axes; SimpleITK and MRML accept less deviation than this in files
 )
@@ -78,7 +82,7 @@ def exportVolume(node: Any, path: Path) -> ExportedVolume:
 
 def volumeInWorld(node: Any, path: Path) -> ExportedVolume:
     """Return what `exportVolume` would write to a path, which is not written yet."""
-    if node.GetImageData() is None or node.GetImageData().GetNumberOfPoints() == 0:
+    if not hasVoxels(node):
         raise ValueError(_('The volume "{name}" is empty.').format(name=node.GetName()))
     if node.GetImageData().GetNumberOfScalarComponents() != 1:
         raise ValueError(_('The volume "{name}" is a color picture, not a CT.').format(name=node.GetName()))
@@ -159,21 +163,33 @@ def imageInWorld(node: Any) -> tuple[Any, bool]:
     return _resampledInWorld(node), False
 
 
-def importSegmentation(path: Path, volume: ExportedVolume) -> Any:
-    """Add the segmentation of a ``.seg.nrrd`` file to the scene, beside its CT, and return its node.
+def importSegmentation(path: Path, volume: ExportedVolume, name: str = "") -> Any:
+    """Add the segmentation of a ``.seg.nrrd`` file or label map to the scene, beside its CT; return its node.
 
     Names, colors and terminology are the file's; an earlier segmentation stays as it is.
+
+    Parameters
+    ----------
+    path : Path
+    volume : ExportedVolume
+        The CT that the file belongs to.
+    name : str
+        Of the node; by default made of the CT's.
+
+    Raises
+    ------
+    RuntimeError
+        If the file can't be read.
     """
     node = slicer.vtkMRMLSegmentationNode()
     storage = slicer.vtkMRMLSegmentationStorageNode()
     storage.SetFileName(str(path))
-    node.SetName(
-        slicer.mrmlScene.GenerateUniqueName(_("{volume} segmentation").format(volume=volume.node.GetName()))
-    )
+    name = name or _("{volume} segmentation").format(volume=volume.node.GetName())
+    node.SetName(slicer.mrmlScene.GenerateUniqueName(name))
     slicer.mrmlScene.AddNode(node)
-    if not storage.ReadData(node):
+    if not (path.is_file() and storage.ReadData(node)):  # VTK would log an error of a missing file
         slicer.mrmlScene.RemoveNode(node)
-        raise RuntimeError(_("Can't read the result {path}.").format(path=path))
+        raise RuntimeError(_("Can't read the segmentation {path}.").format(path=path))
     segmentation = node.GetSegmentation()
     for index in range(segmentation.GetNumberOfSegments()):
         segment = segmentation.GetNthSegment(index)
@@ -192,33 +208,47 @@ def importSegmentation(path: Path, volume: ExportedVolume) -> Any:
     return node
 
 
-def importMap(path: Path, volume: ExportedVolume, name: str) -> Any:
-    """Add a map of one value a voxel, e.g. of probabilities, to the scene, beside its CT; return its node."""
+def importMap(path: Path, volume: ExportedVolume, name: str, kind: str) -> Any:
+    """Add a map of one value a voxel ("probability", "disagreement") beside its CT; return its node."""
     node = slicer.vtkMRMLScalarVolumeNode()
+    node.SetAttribute(MAP, kind)  # no CT to choose as input
     # The NRRD reader keeps the voxel order, where the archetype reader may turn axes.
     storage = slicer.vtkMRMLNRRDStorageNode()
     storage.SetFileName(str(path))
     node.SetName(slicer.mrmlScene.GenerateUniqueName(name))
     slicer.mrmlScene.AddNode(node)
-    if not storage.ReadData(node):
+    if not (path.is_file() and storage.ReadData(node)):
         slicer.mrmlScene.RemoveNode(node)
         raise RuntimeError(_("Can't read the result {path}.").format(path=path))
     _place(node, volume)
-    node.CreateDefaultDisplayNodes()
+    _displayMap(node)
     return node
 
 
 def moveSegment(source: Any, target: Any) -> str:
     """Move the first segment of a node into another beside what that holds, and return its ID there.
 
-    The emptied node is removed. Both must be under the same transform.
+    Beside a segment of the same name it gets a number, and a color of its own. The emptied node is removed.
+    Both must be under the same transform.
     """
     segmentation, segmentID = target.GetSegmentation(), source.GetSegmentation().GetNthSegmentID(0)
     free = segmentation.GenerateUniqueSegmentID(segmentID)
     segment = source.GetSegmentation().GetSegment(segmentID)
+    _tellApart(segment, segmentation)
     segmentation.AddSegment(segment, free)
     slicer.mrmlScene.RemoveNode(source)
     return free
+
+
+def _tellApart(segment: Any, segmentation: Any) -> None:
+    """Give a segment a name that a segmentation does not have yet, and with it another color."""
+    count = segmentation.GetNumberOfSegments()
+    taken = {segmentation.GetNthSegment(number).GetName() for number in range(count)}
+    name, number = segment.GetName(), 1
+    while segment.GetName() in taken:
+        number += 1
+        segment.SetName(f"{name} {number}")
+        segment.SetColor(*FURTHER_COLORS[number % len(FURTHER_COLORS)])
 
 
 def placeInStudy(node: Any, sibling: Any) -> None:
@@ -229,6 +259,16 @@ def placeInStudy(node: Any, sibling: Any) -> None:
 
 
 # ----------------------------------------------------------------------------------------------- parts
+
+
+def _displayMap(node: Any) -> None:
+    """Give a map a display with the window of its values; finding one takes Slicer longer than reading it."""
+    display = slicer.vtkMRMLScalarVolumeDisplayNode()
+    display.SetAutoWindowLevel(False)
+    display.SetWindowLevelMinMax(0.0, 1.0)
+    slicer.mrmlScene.AddNode(display)
+    display.SetAndObserveColorNodeID("vtkMRMLColorTableNodeGrey")
+    node.SetAndObserveDisplayNodeID(display.GetID())
 
 
 def _labelmap(segmentationNode: Any, segmentID: str) -> tuple[Any, Any]:

@@ -13,6 +13,7 @@ from SAHLoRACoreLib.devices import DeviceSearch, rememberedDevices
 from SAHLoRACoreLib.installation import Installer, PackageInstaller, ensureInstalled
 from SAHLoRACoreLib.settings import AUTO, dataFolder, modelsFolder, settingKey
 from SAHLoRACoreLib.storage import StoredItem, storedItems
+from SAHLoRACoreLib.tableviews import setUpTable
 
 MOST_THREADS = 1024
 MB = 1e6
@@ -220,13 +221,11 @@ class SettingsPanel:
         layout.addWidget(note)
         self.table = qt.QTableWidget(0, 4)
         self.table.tabKeyNavigation = False  # Tab goes on to the buttons
-        self.table.setHorizontalHeaderLabels([_("What"), _("Name"), _("Size (MB)"), _("Where")])
+        setUpTable(self.table, [_("What"), _("Name"), _("Size (MB)"), _("Where")], stretched=3)
         self.table.setEditTriggers(qt.QAbstractItemView.NoEditTriggers)
         self.table.setSelectionBehavior(qt.QAbstractItemView.SelectRows)
         self.table.setTextElideMode(qt.Qt.ElideMiddle)
         self.table.setWordWrap(False)
-        self.table.verticalHeader().setVisible(False)
-        self.table.horizontalHeader().setStretchLastSection(True)
         self.table.toolTip = _("Choose rows to remove.")
         self.table.accessibleName = _("Stored on this computer")
         self.table.connect("itemSelectionChanged()", self._onSelection)
@@ -255,7 +254,6 @@ class SettingsPanel:
                 cell = qt.QTableWidgetItem(text)
                 cell.setToolTip(text)
                 self.table.setItem(row, column, cell)
-        self.table.resizeColumnsToContents()
         self._onSelection()
 
     def onRemove(self) -> None:

@@ -16,6 +16,10 @@ class Signal:
         """Call `slot` on every emission from now on."""
         self._slots.append(slot)
 
+    def disconnectAll(self) -> None:
+        """Call nothing any more, and keep nothing alive that was connected."""
+        self._slots.clear()
+
     def emit(self, *values: Any) -> None:
         """Call the connected functions with these values."""
         for slot in tuple(self._slots):

@@ -21,11 +21,19 @@ class SAHLoRAError(Exception):
     def __init__(self, code: str, message: str, hint: str = "") -> None:
         super().__init__(message)
         self.code = code
-        self.message = message
-        self.hint = hint
+        self.message = printable(message)
+        self.hint = printable(hint)
 
     def __str__(self) -> str:
         return f"{self.message} {self.hint}".strip()
+
+
+def printable(text: str) -> str:
+    """Return a text whose letters can all be seen, however hostile the file or name that is quoted in it."""
+    return "".join(
+        letter if letter.isprintable() or letter == "\n" else letter.encode("unicode-escape").decode()
+        for letter in text
+    )
 
 
 class UsageError(SAHLoRAError):

@@ -150,7 +150,9 @@ def segment(
     progress.stage("checking")
     _require_choices(threshold, minimum_component_ml)
     if outputs is not None:
-        named = [find(str(name)) for name in (model, adapter, *(view_models or {}).values()) if name]
+        bases = [model, *(view_models or {}).values()]
+        named = [find(str(name), "base") for name in bases if name is not None]
+        named += [] if adapter is None else [find(str(adapter), "adapter")]
         outputs.require_writable([*([] if isinstance(ct, Volume) else [Path(ct)]), *named])
     if isinstance(device, str):
         device = choose_device(device)
@@ -262,7 +264,7 @@ class ResultFiles:
             ``not-dicom``; ``same-file`` if one is a slice of the scan, or a foreign file is where the CT on
             the label's grid would go.
         """
-        require_apart(self.paths, volume.sources)
+        require_apart(self.paths, [source for source in volume.sources if isinstance(source, Path)])
         if self.dicom_seg and not volume.sources:
             raise UsageError(
                 "not-dicom", "DICOM SEG needs a DICOM series as input.", "Leave --dicom-seg out."

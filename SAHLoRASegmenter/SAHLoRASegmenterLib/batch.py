@@ -72,6 +72,8 @@ class BatchRun:
     ----------
     rows : list of BatchRow
         One a case.
+    lastResultID : str
+        ID of the segmentation that came to the scene last; empty if none did.
     changed, finished : Signal
         Emit this batch whenever a row changed, and in the end.
     """
@@ -79,6 +81,7 @@ class BatchRun:
     def __init__(self, jobs: Sequence[tuple[str, Callable[[], Any]]], csvPath: Path | None = None) -> None:
         self.rows = [BatchRow(name) for name, _start in jobs]
         self.changed, self.finished = Signal(), Signal()
+        self.lastResultID = ""
         self._starts = [start for _name, start in jobs]
         self._csvPath = csvPath
         self._index = -1
@@ -133,6 +136,8 @@ class BatchRun:
     def _onFinished(self, job: Any) -> None:
         self._job = None
         self._row.volume_ml = job.result.get("volume_ml")
+        if getattr(job, "segmentationNode", None) is not None:
+            self.lastResultID = job.segmentationNode.GetID()
         self._note(DONE)
         self._next()
 

@@ -9,6 +9,8 @@ from typing import Any
 import slicer
 from slicer.i18n import tr as _
 
+from SAHLoRACoreLib.tableviews import setUpTable
+from SAHLoRACoreLib.volumes import possibleCTs
 from SAHLoRASegmenterLib.batch import (
     CANCELLED,
     DONE,
@@ -21,7 +23,6 @@ from SAHLoRASegmenterLib.batch import (
     volumeJobs,
     writeCsv,
 )
-from SAHLoRASegmenterLib.results import MAP
 
 
 class BatchPanel:
@@ -37,12 +38,20 @@ class BatchPanel:
         Returns the settings to segment with; None if the packages are not there, which was then said.
     setBusy : callable
         Called with True when a batch starts and with False when it ended.
+    showResult : callable
+        Called with the segmentation of the scan that was done last, if a batch brought any to the scene.
     """
 
     def __init__(
-        self, ui: Any, logic: Any, prepare: Callable[[], Any], setBusy: Callable[[bool], None]
+        self,
+        ui: Any,
+        logic: Any,
+        prepare: Callable[[], Any],
+        setBusy: Callable[[bool], None],
+        showResult: Callable[[Any], None],
     ) -> None:
         self._ui, self._logic, self._prepare, self._setBusy = ui, logic, prepare, setBusy
+        self._showResult = showResult
         self._volumeIDs: list[str] = []
         self._batch: BatchRun | None = None
         self._canStart = False
@@ -51,9 +60,7 @@ class BatchPanel:
         ui.batchCancelButton.connect("clicked(bool)", self.onCancel)
         ui.batchSaveButton.connect("clicked(bool)", self.onSave)
         ui.batchList.connect("itemChanged(QListWidgetItem*)", self._refresh)
-        ui.batchTable.setHorizontalHeaderLabels([_("Scan"), _("State"), _("Volume (mL)"), _("Time (s)")])
-        ui.batchTable.verticalHeader().setVisible(False)
-        ui.batchTable.resizeColumnsToContents()
+        setUpTable(ui.batchTable, [_("Scan"), _("State"), _("Volume (mL)"), _("Time (s)")])
 
     @property
     def isRunning(self) -> bool:
@@ -65,11 +72,7 @@ class BatchPanel:
         import qt
 
         ticked = {node.GetID() for node in self._ticked()}
-        nodes = [
-            node
-            for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
-            if node.GetNodeTagName() == "Volume" and node.GetAttribute(MAP) is None
-        ]
+        nodes = possibleCTs()
         view = self._ui.batchList
         wasBlocked = view.blockSignals(True)
         view.clear()
@@ -141,6 +144,12 @@ class BatchPanel:
             self._setBusy(False)
             self._refresh()
 
+    def clear(self) -> None:
+        """Forget the batch, whose table names patients."""
+        self._batch = None
+        self._ui.batchTable.setRowCount(0)
+        self._refresh()
+
     # ------------------------------------------------------------------------------------------- parts
 
     def _run(self, batch: BatchRun) -> None:
@@ -151,9 +160,12 @@ class BatchPanel:
         batch.start()
         self._refresh()
 
-    def _onFinished(self, _batch: BatchRun) -> None:
+    def _onFinished(self, batch: BatchRun) -> None:
         self._setBusy(False)
         self._refresh()
+        last = slicer.mrmlScene.GetNodeByID(batch.lastResultID) if batch.lastResultID else None
+        if last is not None:
+            self._showResult(last)
 
     def _ticked(self) -> list:
         import qt
@@ -180,7 +192,6 @@ class BatchPanel:
                 item = qt.QTableWidgetItem(text)
                 item.setToolTip(row.message)
                 table.setItem(index, column, item)
-        table.resizeColumnsToContents()
 
 
 def _cells(row: BatchRow) -> tuple[str, str, str, str]:

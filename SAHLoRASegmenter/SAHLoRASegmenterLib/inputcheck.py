@@ -7,7 +7,7 @@ from typing import Any
 import slicer
 from slicer.i18n import tr as _
 
-from SAHLoRASegmenterLib.results import MAP
+from SAHLoRACoreLib.volumes import MAP, hasVoxels
 
 
 class InputCheck:
@@ -18,7 +18,7 @@ class InputCheck:
         self._warning = ""
 
     def warning(self, volumeNode: Any) -> str:
-        """Return why a volume may be no head CT in HU, or an empty string."""
+        """Return why a volume may be no head CT in HU, or an empty string; an obstacle is no warning."""
         image = volumeNode and volumeNode.GetImageData()
         if image is None:
             return ""
@@ -28,20 +28,26 @@ class InputCheck:
         return self._warning
 
 
+def inputObstacle(volumeNode: Any) -> str:
+    """Return why a volume can't be segmented at all, or an empty string."""
+    if volumeNode.GetAttribute(MAP):
+        return _("This is a map made by SAHLoRA. Choose the head CT.")
+    if not hasVoxels(volumeNode):
+        return _("This volume is empty. Choose the head CT.")
+    if volumeNode.GetImageData().GetNumberOfScalarComponents() != 1:
+        return _("This is a color picture. Choose the head CT.")
+    return ""
+
+
 def inputWarning(volumeNode: Any) -> str:
     """Return why a volume may be no head CT in HU, by the command's own rule, or an empty string."""
     from sahlora.errors import InputError
     from sahlora.imaging.plausibility import require_ct
 
-    if volumeNode.GetAttribute(MAP):
-        return _("This is a map made by SAHLoRA. Choose the head CT.")
-    if volumeNode.GetImageData().GetNumberOfScalarComponents() != 1:
-        return _("This is a color picture. Choose the head CT.")
-    values = slicer.util.arrayFromVolume(volumeNode)
-    if values.size == 0:
-        return _("This volume is empty. Choose the head CT.")
+    if inputObstacle(volumeNode):
+        return ""
     try:
-        require_ct(values, _("this volume"))
+        require_ct(slicer.util.arrayFromVolume(volumeNode), _("this volume"))
     except InputError as error:
         text = str(error)
         return text[0].upper() + text[1:]

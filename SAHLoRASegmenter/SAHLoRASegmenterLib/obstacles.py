@@ -7,6 +7,7 @@ from typing import Any
 from slicer.i18n import tr as _
 
 from SAHLoRASegmenterLib.devicepanel import passesOf, viewsToRun
+from SAHLoRASegmenterLib.inputcheck import inputObstacle
 from SAHLoRASegmenterLib.parameters import settingsOf
 
 
@@ -27,12 +28,16 @@ def volumeObstacle(parameters: Any, modelPanel: Any) -> str:
     node = parameters and parameters.inputVolume
     if parameters is not None and node is None:
         return _("Load and choose a head CT.")
-    return settingsObstacle(parameters, modelPanel) or _disagreementObstacle(node, parameters, modelPanel)
+    return (
+        settingsObstacle(parameters, modelPanel)
+        or inputObstacle(node)
+        or _disagreementObstacle(node, parameters, modelPanel)
+    )
 
 
 def _disagreementObstacle(volumeNode: Any, parameters: Any, modelPanel: Any) -> str:
     """Return why the wanted disagreement can't be had of a volume, or an empty string."""
-    if not parameters.keepDisagreement or volumeNode.GetImageData() is None:
+    if not parameters.keepDisagreement:
         return ""
     views = viewsToRun(volumeNode, parameters, modelPanel.views())
     if sum(passesOf(view, parameters) for view in views) > 1:

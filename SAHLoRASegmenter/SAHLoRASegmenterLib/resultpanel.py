@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,6 +12,8 @@ from slicer.i18n import tr as _
 
 from SAHLoRACoreLib.scene import busyCursor
 from SAHLoRACoreLib.showing import showVolume
+from SAHLoRACoreLib.steps import Steps
+from SAHLoRACoreLib.tableviews import setUpTable
 from SAHLoRASegmenterLib.chartclicks import ChartClicks
 from SAHLoRASegmenterLib.results import (
     Result,
@@ -41,6 +43,7 @@ class ResultPanel:
         self._result: Result | None = None
         self._nodes: tuple[Any, ...] = ()  # of the result, as they were when it was shown
         self._live: LiveThreshold | None = None
+        self._showing: Steps | None = None
         self._chartClicks = ChartClicks(self.onChartClick)
         ui.resultThresholdSlider.connect("valueIsChanging(double)", self.onThresholdMoving)
         ui.resultThresholdSlider.connect("valueChanged(double)", self.onThreshold)
@@ -52,12 +55,12 @@ class ResultPanel:
         ui.useAsCaseButton.connect("clicked(bool)", self.onUseAsCase)
         ui.openPageButton.connect("clicked(bool)", self.onOpenPage)
         ui.savePageButton.connect("clicked(bool)", self.onSavePage)
-        ui.measurementsTable.setHorizontalHeaderLabels([_("Measurement"), _("Value"), _("Unit")])
-        ui.measurementsTable.verticalHeader().setVisible(False)
-        ui.measurementsTable.horizontalHeader().setStretchLastSection(True)
+        setUpTable(ui.measurementsTable, [_("Measurement"), _("Value"), _("Unit")])
 
     def use(self, segmentationNode: Any) -> None:
         """Show this segmentation; None: none."""
+        if self._result is not None and segmentationNode is not self._result.segmentationNode:
+            self._endShowing()
         self._result = Result.of(segmentationNode)
         self._nodes = self._result.nodes if self._result is not None else ()
         self._live = None
@@ -70,6 +73,7 @@ class ResultPanel:
 
     def close(self) -> None:
         """Listen to the chart no more."""
+        self._endShowing()
         self._chartClicks.close()
 
     def refresh(self) -> None:
@@ -113,12 +117,31 @@ class ResultPanel:
                 self._liveThreshold().finish(threshold)
             self.refresh()
 
-    def showAll(self) -> None:
-        """Show a result that just came, in slices and in 3D."""
+    def showAll(self, then: Callable[[], None] = lambda: None) -> None:
+        """Show a result that just came, in slices and then in 3D, and go on with `then`."""
+
+        def finish(_value: Any) -> None:
+            self._showing = None
+            self.refresh()
+            then()
+
+        self._endShowing()
+        self._showing = Steps(self._show())
+        self._showing.finished.connect(finish)
+        self._showing.error.connect(finish)
+        self._showing.start()
+
+    def _endShowing(self) -> None:
+        if self._showing is not None:
+            self._showing.close()
+            self._showing = None
+
+    def _show(self) -> Generator[float, None, None]:
         with busyCursor():
             self.onShowSlices()
+            yield 0.5
             self.onShow3D(visible=True)
-        self.refresh()
+            yield 1.0
 
     def onShowSlices(self) -> None:
         """Go to the slice of the largest area."""
@@ -205,5 +228,4 @@ class ResultPanel:
         for row in range(view.rowCount):
             for column in range(3):
                 view.setItem(row, column, qt.QTableWidgetItem(node.GetCellText(row, column)))
-        view.resizeColumnsToContents()
         view.resizeRowsToContents()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,9 @@ from SAHLoRACoreLib.childprocess import ChildError, ChildFailedError, makeFolder
 from SAHLoRACoreLib.childwork import ChildWork
 from SAHLoRACoreLib.events import Event
 from SAHLoRACoreLib.scene import busyCursor, exportVolume, importMap, importSegmentation, moveSegment
-from SAHLoRASegmenterLib.results import MAP, Result, keepPage
+from SAHLoRASegmenterLib.results import Result, keepPage
 from SAHLoRASegmenterLib.settings import SegmentSettings
-from SAHLoRASegmenterLib.tables import addChart, addTable, fillAreas, fillMeasurements
+from SAHLoRASegmenterLib.tables import Measured, addChart, addTable, fillAreas, fillMeasurements
 
 
 class SegmentationRun(ChildWork):
@@ -86,16 +86,10 @@ class SegmentationRun(ChildWork):
             self.close()
             raise
 
-    def _receive(self, result: Event) -> None:
-        if not slicer.mrmlScene.IsNodePresent(self._volume.node):
-            removed = ChildError("volume-removed", _("The CT was removed while it was segmented."))
-            raise ChildFailedError(removed)
-        try:
-            with busyCursor():
-                self._importResults()
-        except Exception:
-            self._removeNodes()
-            raise
+    def _onFinished(self, result: Event) -> None:
+        """Bring the results to the scene in steps of the event loop; then this is finished."""
+        superior = super()._onFinished
+        self._takeSteps(self._importResults(), lambda _none: superior(result), self._onUnreadable)
 
     def _requireFitting(self, outputNode: Any) -> None:
         """Refuse a segmentation that the outline can't be added to, before the child starts."""
@@ -115,43 +109,64 @@ class SegmentationRun(ChildWork):
                 )
             )
 
-    def _importResults(self) -> None:
-        report = json.loads(self._report.read_text(encoding="utf-8"))
-        measured, volumeNode = report["measurements"], self._volume.node
+    def _importResults(self) -> Generator[float, None, None]:
+        """Add all results to the scene, or none; yields after each part of the work."""
+        if not slicer.mrmlScene.IsNodePresent(self._volume.node):
+            removed = ChildError("volume-removed", _("The CT was removed while it was segmented."))
+            raise ChildFailedError(removed)
+        try:
+            with busyCursor():
+                report = json.loads(self._report.read_text(encoding="utf-8"))
+                self.segmentationNode = self._note(importSegmentation(self._label, self._volume))
+                yield 0.2
+                self.probabilityNode = self._importMap("probability", self._probability)
+                yield 0.4
+                self.disagreementNode = self._importMap("disagreement", self._disagreement)
+                yield 0.6
+                tables = self._addTables(report["measurements"])
+                yield 0.8
+                self._remember(report, tables)
+        except BaseException:  # also if it is closed halfway
+            self._removeNodes()
+            raise
+
+    def _importMap(self, kind: str, path: Path | None) -> Any:
+        if path is None:
+            return None
+        title = {"probability": _("{volume} probability"), "disagreement": _("{volume} disagreement")}[kind]
+        return self._note(
+            importMap(path, self._volume, title.format(volume=self._volume.node.GetName()), kind)
+        )
+
+    def _addTables(self, measured: Measured) -> dict[str, Any]:
+        """Add the tables and the chart, and return them by their roles."""
+        volumeNode = self._volume.node
         name = volumeNode.GetName()
-        self.segmentationNode = self._note(importSegmentation(self._label, self._volume))
-        if self._probability:
-            self.probabilityNode = self._importMap(
-                "probability", self._probability, _("{volume} probability").format(volume=name)
-            )
-        if self._disagreement:
-            self.disagreementNode = self._importMap(
-                "disagreement", self._disagreement, _("{volume} disagreement").format(volume=name)
-            )
-        measurements = _("{volume} measurements").format(volume=name)
-        self.measurementsNode = self._note(addTable(measurements, volumeNode))
+        measurementsNode = self._note(addTable(_("{volume} measurements").format(volume=name), volumeNode))
         areasNode = self._note(addTable(_("{volume} areas").format(volume=name), volumeNode))
-        fillMeasurements(self.measurementsNode, measured)
+        fillMeasurements(measurementsNode, measured)
         fillAreas(areasNode, measured)
-        chartNode = self._note(addChart(areasNode, _("{volume} area per slice").format(volume=name)))
-        self._note(chartNode.GetNthPlotSeriesNode(0))
-        threshold = float(report["settings"]["threshold"])
-        model = str(report.get("model", {}).get("name") or "SAHLoRA")
+        chartNode, seriesNode = addChart(areasNode, _("{volume} area per slice").format(volume=name))
+        self._note(chartNode)
+        self._note(seriesNode)
+        self.measurementsNode = measurementsNode
+        return {"measurements": measurementsNode, "areas": areasNode, "chart": chartNode}
+
+    def _remember(self, report: dict[str, Any], tables: dict[str, Any]) -> None:
+        """Note in the segmentation how it was made, and what belongs to it."""
         segmentID = self._placeSegment()
         self.segmentedResult = Result(self.segmentationNode)
         self.segmentedResult.remember(
             segmentID,
-            threshold,
+            float(report["settings"]["threshold"]),
             self._minimumComponentMl,
             keepPage(self._page) if self._page else None,
-            volume=volumeNode,
+            volume=self._volume.node,
             probability=self.probabilityNode,
             disagreement=self.disagreementNode,
-            measurements=self.measurementsNode,
-            areas=areasNode,
-            chart=chartNode,
+            **tables,
         )
-        self.segmentedResult.nameAlgorithm(model)
+        self.segmentedResult.nameAlgorithm(str(report.get("model", {}).get("name") or "SAHLoRA"))
 
     def _placeSegment(self) -> str:
         """Return the ID of the outline's segment, moved into the chosen node if that is still there."""
@@ -160,11 +175,6 @@ class SegmentationRun(ChildWork):
         source, self.segmentationNode = self.segmentationNode, self._outputNode
         self._added.remove(source)
         return moveSegment(source, self._outputNode)
-
-    def _importMap(self, role: str, path: Path, name: str) -> Any:
-        node = self._note(importMap(path, self._volume, name))
-        node.SetAttribute(MAP, role)  # no CT to choose as input
-        return node
 
     def _note(self, node: Any) -> Any:
         self._added.append(node)

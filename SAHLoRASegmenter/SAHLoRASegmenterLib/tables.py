@@ -9,7 +9,9 @@ import numpy as np
 import slicer
 import vtk
 from slicer.i18n import tr as _
+from vtk.util.numpy_support import vtk_to_numpy
 
+from SAHLoRACoreLib.plots import drawSeries
 from SAHLoRACoreLib.scene import placeInStudy
 
 Measured = Mapping[str, Any]  # as in a report's "measurements": volume_ml, components_ml, slices, ...
@@ -35,14 +37,27 @@ def fillMeasurements(node: Any, measured: Measured) -> None:
 
 
 def fillAreas(node: Any, measured: Measured) -> None:
-    """Write position and area of every slice into a table, inferior to superior."""
-    slices = measured["slices"]
-    columns = [np.array([row[name] for row in slices], float) for name in ("position_mm", "area_mm2")]
-    slicer.util.updateTableFromArray(node, columns, [_("Position (mm)"), _("Area (mm²)")])
+    """Write position and area of every slice into a table, inferior to superior.
+
+    Columns that are there with as many rows get other values: a plot that shows them must not miss them.
+    """
+    slices, table = measured["slices"], node.GetTable()
+    columns = {
+        _("Position (mm)"): np.array([row["position_mm"] for row in slices], float),
+        _("Area (mm²)"): np.array([row["area_mm2"] for row in slices], float),
+    }
+    if table.GetNumberOfRows() == len(slices) and all(table.GetColumnByName(title) for title in columns):
+        for title, values in columns.items():
+            vtk_to_numpy(table.GetColumnByName(title))[:] = values
+            table.GetColumnByName(title).Modified()
+        table.Modified()
+        node.Modified()
+    else:
+        slicer.util.updateTableFromArray(node, list(columns.values()), list(columns))
 
 
-def addChart(areasNode: Any, name: str) -> Any:
-    """Add a chart of the area per slice, which follows the table, and return its node."""
+def addChart(areasNode: Any, name: str) -> tuple[Any, Any]:
+    """Add a chart of the area per slice, and return its node and that of its series."""
     series = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLPlotSeriesNode", _("Area"))
     series.SetAndObserveTableNodeID(areasNode.GetID())
     series.SetXColumnName(_("Position (mm)"))
@@ -56,8 +71,8 @@ def addChart(areasNode: Any, name: str) -> Any:
     chart.SetXAxisTitle(_("Position above the lowest slice (mm)"))
     chart.SetYAxisTitle(_("Area (mm²)"))
     chart.SetLegendVisibility(False)
-    chart.AddAndObservePlotSeriesNodeID(series.GetID())
-    return chart
+    drawSeries(chart, [series])
+    return chart, series
 
 
 def _rows(measured: Measured) -> list[tuple[str, float | int | None, str]]:

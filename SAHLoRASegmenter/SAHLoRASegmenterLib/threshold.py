@@ -8,6 +8,7 @@ import vtk
 from slicer.i18n import tr as _
 from vtk.util.numpy_support import vtk_to_numpy
 
+from SAHLoRACoreLib.plots import redraw
 from SAHLoRACoreLib.scene import imageInWorld
 from SAHLoRASegmenterLib.results import Result, directions, isShownIn3D, showIn3D
 from SAHLoRASegmenterLib.tables import fillAreas, fillMeasurements
@@ -66,6 +67,8 @@ class LiveThreshold:
             fillMeasurements(self._result.measurementsNode, measured)
         if self._result.areasNode is not None:
             fillAreas(self._result.areasNode, measured)
+            if self._result.chartNode is not None:
+                redraw(self._result.chartNode)
 
     def finish(self, threshold: float) -> None:
         """Apply the threshold that was settled on, remember it, and make the surface anew."""

@@ -11,6 +11,7 @@ from slicer.i18n import tr as _
 from SAHLoRACoreLib.childprocess import ChildProcess
 from SAHLoRACoreLib.choices import DeviceSelector, describe, methods, presets, scopes, targets
 from SAHLoRACoreLib.models import InstalledModel, installedModels
+from SAHLoRACoreLib.timers import Timer
 from SAHLoRATrainerLib.casejobs import TimeEstimate
 from SAHLoRATrainerLib.parameters import settingsOf
 from SAHLoRATrainerLib.settings import TARGETS, TrainSettings
@@ -31,18 +32,13 @@ class AdapterPanel:
     """
 
     def __init__(self, ui: Any, panel: Any) -> None:
-        import qt
-
         self._ui, self._panel = ui, panel
         self._models: list[InstalledModel] = []
         self._counts: dict[Path, dict[str, Any]] = {}  # what the command counted, by model file
         self._counting: ChildProcess | None = None
         self._estimating: TimeEstimate | None = None
         self._estimated: TrainSettings | None = None  # the settings that the shown time is of
-        self._timer = qt.QTimer()
-        self._timer.setSingleShot(True)
-        self._timer.setInterval(COUNT_DELAY_MS)
-        self._timer.connect("timeout()", self.count)
+        self._timer = Timer(COUNT_DELAY_MS)
         self._devices = DeviceSelector(ui.deviceSelector, self._onDevice)
         ui.modelSelector.connect("currentIndexChanged(int)", self._onModel)
         ui.estimateButton.connect("clicked(bool)", self.onEstimate)
@@ -59,7 +55,7 @@ class AdapterPanel:
         selector.blockSignals(wasBlocked)
         if self._panel.parameters is not None:
             self._describeChoices()
-        self._timer.start()
+        self._timer.start(self.count)
 
     def close(self) -> None:
         """End what runs."""
@@ -99,6 +95,7 @@ class AdapterPanel:
 
     def count(self) -> None:
         """Ask the command how many parameters each method trains, once for each model."""
+        self._timer.stop()
         model = self._model()
         if model is None or model.path in self._counts or self._counting is not None:
             return
@@ -189,4 +186,4 @@ class AdapterPanel:
     def _onModel(self, index: int) -> None:
         if self._panel.parameters is not None and 0 <= index < len(self._models):
             self._panel.parameters.model = self._models[index].name
-            self._timer.start()
+            self._timer.start(self.count)

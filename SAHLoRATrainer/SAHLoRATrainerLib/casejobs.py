@@ -73,7 +73,6 @@ class Checking(CaseJob):
         if self._cases:
             self.start()
         else:
-            self._export = None
             self._onFinished({"cases": []})
 
     def _receive(self, result: Event) -> None:

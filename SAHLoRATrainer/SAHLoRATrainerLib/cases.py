@@ -127,6 +127,10 @@ class CaseTable:
             return []
         return [row if row.isInFiles else replace(row, name=self._nameInScene(row)) for row in rows]
 
+    def keys(self) -> list[str]:
+        """Return the keys of all rows in their order."""
+        return [row.key for row in self.rows()]
+
     def row(self, key: str) -> CaseRow | None:
         """Return the row of a key, or None."""
         return next((row for row in self.rows() if row.key == key), None)

@@ -9,6 +9,7 @@ from typing import Any
 import slicer
 from slicer.i18n import tr as _
 
+from SAHLoRACoreLib.tableviews import setUpTable
 from SAHLoRATrainerLib.casejobs import Checking
 from SAHLoRATrainerLib.cases import DOUBTFUL, FINE, UNCHECKED, WRONG, CaseRow, obstacle
 from SAHLoRATrainerLib.caseviews import showCase
@@ -16,8 +17,7 @@ from SAHLoRATrainerLib.judgement import OUTLINE
 from SAHLoRATrainerLib.rowpicking import RowPicking
 
 NAME, SEGMENT, ML, HELD_OUT, STATUS = range(5)
-ROW_HEIGHT = 22  # pixels: five cases fit
-WIDEST_COLUMNS = {NAME: 112, SEGMENT: 64}  # pixels: the other columns stay in sight
+SEGMENT_WIDTH = 60  # pixels: most segments are called alike, cases are not
 
 
 class CasesPanel:
@@ -31,6 +31,8 @@ class CasesPanel:
     """
 
     def __init__(self, ui: Any, panel: Any) -> None:
+        import qt
+
         self._ui, self._panel = ui, panel
         self._shown: list[CaseRow] = []
         self._segmentIDs: list[str] = []
@@ -47,10 +49,9 @@ class CasesPanel:
         self._picking = RowPicking(ui.casesTable, self.onShow)
         ui.checkCasesButton.connect("clicked(bool)", self.onCheck)
         titles = [_("Case"), _("Segment"), _("mL"), _("Held out"), _("Status")]
-        ui.casesTable.setHorizontalHeaderLabels(titles)
-        ui.casesTable.verticalHeader().setVisible(False)
-        ui.casesTable.horizontalHeader().setStretchLastSection(True)
-        ui.casesTable.verticalHeader().setDefaultSectionSize(ROW_HEIGHT)
+        setUpTable(ui.casesTable, titles)
+        ui.casesTable.horizontalHeader().setSectionResizeMode(SEGMENT, qt.QHeaderView.Interactive)
+        ui.casesTable.setColumnWidth(SEGMENT, SEGMENT_WIDTH)
 
     def use(self) -> None:
         """Show the table of the present scene."""
@@ -134,7 +135,11 @@ class CasesPanel:
     def show(self, row: CaseRow) -> None:
         """Show a case in the slice views."""
         with slicer.util.tryWithErrorDisplay(_("The case could not be shown.")):
-            showCase(self._panel.cases.case(row), row.name)
+            table = self._panel.cases
+            others = [
+                segmentation for _volume, segmentation in map(table.nodes, table.keys()) if segmentation
+            ]
+            showCase(table.case(row), row.name, others)
 
     def onCheck(self) -> None:
         """Check all cases that are used."""
@@ -234,9 +239,6 @@ class CasesPanel:
                     item.setFlags(flags)
                 table.setItem(index, column, item)
         table.blockSignals(wasBlocked)
-        table.resizeColumnsToContents()
-        for column, widest in WIDEST_COLUMNS.items():
-            table.setColumnWidth(column, min(table.columnWidth(column), widest))
 
     def _cells(self, row: CaseRow) -> tuple[str, ...]:
         states = {UNCHECKED: _("not checked"), FINE: _("fine"), DOUBTFUL: _("look at it"), WRONG: _("error")}

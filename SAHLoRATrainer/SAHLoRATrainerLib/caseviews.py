@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,21 @@ import slicer
 from slicer.i18n import tr as _
 
 from SAHLoRACoreLib.scene import importSegmentation, volumeInWorld
-from SAHLoRACoreLib.showing import showVolume
+from SAHLoRACoreLib.showing import showOutlines, showVolume
 from SAHLoRATrainerLib.cases import FileCase, SceneCase
 from SAHLoRATrainerLib.export import caseAttribute, isAt, placeOf
 
 
-def showCase(case: SceneCase | FileCase, name: str) -> None:
-    """Show CT and outline of a case.
+def showCase(case: SceneCase | FileCase, name: str, others: Collection[Any] = ()) -> None:
+    """Show CT and outline of a case, and hide the outlines of others.
+
+    Parameters
+    ----------
+    case : SceneCase or FileCase
+    name : str
+        What its CT is called if it is loaded now.
+    others : collection of vtkMRMLSegmentationNode
+        Outlines of the other cases; those of another CT are hidden in any case.
 
     Raises
     ------
@@ -29,9 +37,7 @@ def showCase(case: SceneCase | FileCase, name: str) -> None:
         segmentationNode = _outlineOf(case, volumeNode)
     else:
         volumeNode, segmentationNode = case.volumeNode, case.segmentationNode
-    if segmentationNode.GetDisplayNode() is None:
-        segmentationNode.CreateDefaultDisplayNodes()
-    segmentationNode.GetDisplayNode().SetVisibility(True)
+    showOutlines([segmentationNode], volumeNode, others)
     showVolume(volumeNode, center([segmentationNode]))
 
 
@@ -76,18 +82,7 @@ def _outlineOf(case: FileCase, volumeNode: Any) -> Any:
     for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
         if node.GetAttribute(caseAttribute(path)):
             return node
-    if path.endswith(".seg.nrrd"):
-        node = importSegmentation(case.label, volumeInWorld(volumeNode, case.label))
-    else:
-        volumes = slicer.modules.volumes.logic()
-        label = volumes.AddArchetypeVolume(path, "label", 1) if case.label.is_file() else None  # 1: label map
-        if label is None:
-            raise RuntimeError(_("Can't load the label map {path}.").format(path=path))
-        name = _("{volume} outline").format(volume=volumeNode.GetName())
-        node = slicer.mrmlScene.AddNewNodeByClass(
-            "vtkMRMLSegmentationNode", slicer.mrmlScene.GenerateUniqueName(name)
-        )
-        slicer.modules.segmentations.logic().ImportLabelmapToSegmentationNode(label, node)
-        slicer.mrmlScene.RemoveNode(label)
+    name = _("{volume} outline").format(volume=volumeNode.GetName())
+    node = importSegmentation(case.label, volumeInWorld(volumeNode, case.label), name)
     node.SetAttribute(caseAttribute(path), "1")
     return node

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from slicer.i18n import tr as _
-
 from SAHLoRACoreLib.childprocess import ChildError
 from SAHLoRACoreLib.childwork import ChildWork
 from SAHLoRATrainerLib.cases import FileCase, SceneCase
-from SAHLoRATrainerLib.export import Steps, exportCases
+from SAHLoRATrainerLib.export import exportCases
 from SAHLoRATrainerLib.runs import RunCase
 
 
@@ -37,42 +35,14 @@ class CaseWork(ChildWork):
     ) -> None:
         super().__init__(command, folder)
         self._cases = cases
-        self._export: Steps | None = None
 
     def start(self) -> None:
         """Begin or go on; the signals come from the event loop. Raises OSError if it can't be started."""
-        if not self._cases:
+        if self._cases:
+            steps = self._takeSteps(exportCases(self._cases), self._onExported, self._onNotExported)
+            steps.progress.connect(self._onExporting)
+        else:
             super().start()
-            return
-        self._export = Steps(exportCases(self._cases))
-        self._export.progress.connect(self._onExporting)
-        self._export.finished.connect(self._onExported)
-        self._export.error.connect(self._onNotExported)
-        self._export.start()
-
-    def isRunning(self) -> bool:
-        """Tell whether it is being worked on."""
-        return self._export is not None or super().isRunning()
-
-    def cancel(self) -> None:
-        """Stop after the present step; `error` follows."""
-        if self._export is None:
-            super().cancel()
-        else:
-            self._endExport()
-            self._fail(ChildError("cancelled", _("Canceled.")))
-
-    def processOnce(self) -> None:
-        """Take the next step of what is under way; for loops that wait."""
-        if self._export is None:
-            super().processOnce()
-        else:
-            self._export.step()
-
-    def close(self) -> None:
-        """End at once, without further signals; what has finished stays."""
-        self._endExport()
-        super().close()
 
     # ------------------------------------------------------------------------------------ for subclasses
 
@@ -81,7 +51,6 @@ class CaseWork(ChildWork):
         raise NotImplementedError
 
     def _onNotExported(self, failure: Exception) -> None:
-        self._export = None
         self._fail(ChildError("bad-case", str(failure)))
 
     # --------------------------------------------------------------------------------------------- parts
@@ -90,14 +59,9 @@ class CaseWork(ChildWork):
         self.progress.emit({"event": "progress", "stage": "exporting", "fraction": done, "eta_s": None})
 
     def _onExported(self, cases: tuple[RunCase, ...]) -> None:
-        self._export = None
+        self._cases = ()  # the files are there: the nodes need not be kept
         try:
             self._keepCases(cases)
             super().start()
         except OSError as failure:
             self._fail(ChildError("unwritable", str(failure)))
-
-    def _endExport(self) -> None:
-        if self._export is not None:
-            self._export.close()
-            self._export = None

@@ -9,6 +9,7 @@ import slicer
 import vtk
 from slicer.i18n import tr as _
 
+from SAHLoRACoreLib.plots import drawSeries
 from SAHLoRATrainerLib.runs import Run
 
 COLORS = ((0.12, 0.47, 0.71), (0.84, 0.37, 0.0), (0.0, 0.62, 0.45), (0.8, 0.47, 0.65), (0.9, 0.62, 0.0))
@@ -94,21 +95,25 @@ class Curves:
         return made
 
 
-def showRuns(runs: Sequence[Run]) -> Any:
-    """Show the curves of runs in one chart and return its node."""
+def drawRuns(runs: Sequence[Run]) -> Any:
+    """Draw the curves of runs, as far as they have come, into one chart and return its node."""
     chart = slicer.mrmlScene.GetFirstNodeByName(_("Training"))
     if chart is None or not chart.IsA("vtkMRMLPlotChartNode"):
         chart = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLPlotChartNode", _("Training"))
         chart.SetTitle(_("Training"))
         chart.SetXAxisTitle(_("Epoch"))
         chart.SetYAxisTitle(_("Loss (dashed), held-out Dice"))
-    wasModifying = chart.StartModify()
-    chart.RemoveAllPlotSeriesNodeIDs()
+    series = []
     for index, run in enumerate(runs):
         for view in run.settings.views:
-            for node in Curves(run, view).series(run, view, COLORS[index % len(COLORS)]):
-                chart.AddAndObservePlotSeriesNodeID(node.GetID())
-    chart.EndModify(wasModifying)
+            series += Curves(run, view).series(run, view, COLORS[index % len(COLORS)])
+    drawSeries(chart, series)
+    return chart
+
+
+def showRuns(runs: Sequence[Run]) -> Any:
+    """Show the curves of runs in one chart, in the layout, and return its node."""
+    chart = drawRuns(runs)
     slicer.modules.plots.logic().ShowChartInLayout(chart)
     return chart
 

@@ -9,6 +9,7 @@ import slicer
 import vtk
 from slicer.i18n import tr as _
 
+from SAHLoRACoreLib.plots import drawSeries, paintable
 from SAHLoRATrainerLib.charts import COLORS, addNode, removeNodes
 
 PARAMETERS, RANK, STRATUM = "parameters", "rank", "stratum"
@@ -44,9 +45,11 @@ def showComparison(configurations: Sequence[Configuration], chart: str, title: s
     node.SetYAxisTitle(_("Mean Dice of the tested cases"))
     node.SetYAxisRangeAuto(False)
     node.SetYAxisRange(0.0, 1.0)
-    for index, (name, points) in enumerate(pointsOf(configurations, chart).items()):
-        series = _series(name, points, COLORS[index % len(COLORS)], isBar=chart == STRATUM)
-        node.AddAndObservePlotSeriesNodeID(series.GetID())
+    series = [
+        _series(name, points, COLORS[index % len(COLORS)], isBar=chart == STRATUM)
+        for index, (name, points) in enumerate(pointsOf(configurations, chart).items())
+    ]
+    drawSeries(node, series)
     slicer.modules.plots.logic().ShowChartInLayout(node)
     return node
 
@@ -87,7 +90,7 @@ def _series(
     columns = [vtk.vtkDoubleArray() for _axis in (X, DICE)]
     for column, title in zip(columns, (X, DICE), strict=True):
         column.SetName(title)
-    for label, *values in points:
+    for label, *values in points if isBar else paintable(points):
         labels.InsertNextValue(label)
         for column, value in zip(columns, values, strict=True):
             column.InsertNextValue(value)

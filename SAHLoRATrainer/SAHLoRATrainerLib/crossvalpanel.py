@@ -11,6 +11,7 @@ from slicer.i18n import tr as _
 from SAHLoRACoreLib.childprocess import ChildError
 from SAHLoRACoreLib.choices import comparedMethods
 from SAHLoRACoreLib.events import Event
+from SAHLoRACoreLib.tableviews import setUpTable
 from SAHLoRATrainerLib.comparisoncharts import CHARTS, PARAMETERS, RANK, STRATUM, meanDice, showComparison
 from SAHLoRATrainerLib.comparisons import (
     ALL,
@@ -77,9 +78,7 @@ class CrossvalPanel:
         self.ui.crossvalChartButton.connect("clicked(bool)", self.onChart)
         self.ui.crossvalPageButton.connect("clicked(bool)", self.onPage)
         titles = [_("Method"), _("Parameters"), _("Dice"), _("Gain")]
-        self.ui.crossvalTable.setHorizontalHeaderLabels(titles)
-        self.ui.crossvalTable.verticalHeader().setVisible(False)
-        self.ui.crossvalTable.horizontalHeader().setStretchLastSection(True)
+        setUpTable(self.ui.crossvalTable, titles)
 
     def use(self) -> None:
         """List the comparisons again."""
@@ -278,7 +277,6 @@ class CrossvalPanel:
                     "\n".join(failed["message"] for failed in one["failed"]) or _test(one) or text
                 )
                 table.setItem(index, column, item)
-        table.resizeColumnsToContents()
         self.refresh()
 
 

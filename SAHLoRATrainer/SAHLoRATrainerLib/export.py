@@ -19,7 +19,6 @@ from slicer.i18n import tr as _
 from vtk.util.numpy_support import vtk_to_numpy
 
 from SAHLoRACoreLib.scene import segmentOn, volumeInWorld, writeImage
-from SAHLoRACoreLib.signals import Signal
 from SAHLoRATrainerLib.cases import FileCase, SceneCase
 from SAHLoRATrainerLib.runs import RunCase, casesFolder
 
@@ -133,58 +132,3 @@ def contentKey(*images: Any, done: float) -> Generator[float, None, str]:
             digest.update(voxels[start : start + PIECE_BYTES])
             yield done
     return digest.hexdigest()
-
-
-class Steps:
-    """Takes the steps of a generator from the event loop, one a turn, so that the panel stays free.
-
-    Parameters
-    ----------
-    steps : generator
-        Each step shorter than a tenth of a second, as far as that can be.
-
-    Attributes
-    ----------
-    progress : Signal
-        Emits what the generator yields.
-    finished : Signal
-        Emits what it returns.
-    error : Signal
-        Emits the exception that ended it.
-    """
-
-    def __init__(self, steps: Generator[float, None, Any]) -> None:
-        self.progress, self.finished, self.error = Signal(), Signal(), Signal()
-        self._steps = steps
-        self._timer: Any = None
-
-    def start(self) -> None:
-        """Begin; the signals come from the event loop."""
-        import qt
-
-        self._timer = qt.QTimer()
-        self._timer.setInterval(0)
-        self._timer.connect("timeout()", self.step)
-        self._timer.start()
-
-    def step(self) -> None:
-        """Take one step; the timer calls this."""
-        if self._timer is None:
-            return
-        try:
-            done = next(self._steps)
-        except StopIteration as end:
-            self.close()
-            self.finished.emit(end.value)
-        except Exception as failure:  # of whatever kind: nobody else would see it
-            self.close()
-            self.error.emit(failure)
-        else:
-            self.progress.emit(done)
-
-    def close(self) -> None:
-        """Take no further step, and leave nothing unfinished behind."""
-        if self._timer is not None:
-            self._timer.stop()
-            self._timer = None
-            self._steps.close()

@@ -96,15 +96,25 @@ def finetune(args: argparse.Namespace) -> int:
 
 
 def stopped(args: argparse.Namespace, seconds: float) -> bool:
-    """Wait for an epoch; tell whether to stop, since that was asked for or the parent is gone."""
+    """Wait for an epoch; tell whether to stop, since that was asked for or Slicer is gone."""
     end = time.monotonic() + seconds
     while True:
-        gone = args.parent_pid is not None and os.name == "posix" and os.getppid() != args.parent_pid
-        if gone or args.cancel_file.exists():
+        if is_gone(args.parent_pid) or args.cancel_file.exists():
             return True
         if time.monotonic() >= end:
             return False
         time.sleep(min(0.02, seconds))
+
+
+def is_gone(pid: int | None) -> bool:
+    """Tell whether a process does not exist; Slicer is no parent of ours, but of our launcher."""
+    if pid is None or os.name != "posix":
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
 
 
 def evaluate(args: argparse.Namespace) -> int:

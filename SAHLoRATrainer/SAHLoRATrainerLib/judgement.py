@@ -14,9 +14,10 @@ from slicer.i18n import tr as _
 
 from SAHLoRACoreLib.childwork import ChildWork
 from SAHLoRACoreLib.events import Event
+from SAHLoRACoreLib.plots import drawSeries, paintable
 from SAHLoRACoreLib.scene import importSegmentation, volumeInWorld
 from SAHLoRACoreLib.settings import deviceFor
-from SAHLoRACoreLib.showing import showVolume
+from SAHLoRACoreLib.showing import showOutlines, showVolume
 from SAHLoRATrainerLib.caseviews import center, volumeOf, volumesInScene
 from SAHLoRATrainerLib.charts import addNode, removeNodes
 from SAHLoRATrainerLib.runs import Run
@@ -194,7 +195,7 @@ def verdictOf(run: Run) -> Verdict | None:
 # ------------------------------------------------------------------------------------------------- showing
 
 
-def showOutlines(run: Run, name: str) -> list[Any]:
+def showJudged(run: Run, name: str) -> list[Any]:
     """Show a held-out case with the outlines of adapter and base, which replace those shown before.
 
     Raises
@@ -214,6 +215,7 @@ def showOutlines(run: Run, name: str) -> list[Any]:
         node.GetSegmentation().GetNthSegment(0).SetColor(*COLORS[number])
         node.GetDisplayNode().SetVisibility2DFill(False)
         made.append(node)
+    showOutlines(made, volumeNode)
     showVolume(volumeNode, center(made))
     return made
 
@@ -226,7 +228,7 @@ def shownName(run: Run, name: str) -> str:
 
 
 def removeOutlines() -> None:
-    """Take the outlines that `showOutlines` brought from the scene."""
+    """Take the outlines that `showJudged` brought from the scene."""
     for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
         if node.GetAttribute(OUTLINE):
             slicer.mrmlScene.RemoveNode(node)
@@ -240,7 +242,7 @@ def showStrata(run: Run, verdict: Verdict) -> Any:
     removeNodes(STRATA)
     title = _("{name}: Dice by annotated volume").format(name=run.settings.name)
     table = addNode("vtkMRMLTableNode", title, STRATA)
-    cases = [case for case in verdict.cases if case.change is not None]
+    cases = paintable([case for case in verdict.cases if case.change is not None])
     columns = [[getattr(case, name) for case in cases] for name in ("annotatedMl", "baseDice", "adaptedDice")]
     names = [_("Annotated (mL)"), _("Base"), _("Adapter")]
     slicer.util.updateTableFromArray(table, [np.array(column, float) for column in columns], names)
@@ -248,6 +250,7 @@ def showStrata(run: Run, verdict: Verdict) -> Any:
     chart.SetTitle(title)
     chart.SetXAxisTitle(names[0])
     chart.SetYAxisTitle(_("Dice"))
+    shown = []
     for name, color in zip(names[1:], (COLORS[BASE], COLORS[ADAPTED]), strict=True):
         series = addNode("vtkMRMLPlotSeriesNode", name, STRATA)
         series.SetAndObserveTableNodeID(table.GetID())
@@ -257,6 +260,7 @@ def showStrata(run: Run, verdict: Verdict) -> Any:
         series.SetLineStyle(slicer.vtkMRMLPlotSeriesNode.LineStyleNone)
         series.SetMarkerStyle(slicer.vtkMRMLPlotSeriesNode.MarkerStyleCircle)
         series.SetColor(*color)
-        chart.AddAndObservePlotSeriesNodeID(series.GetID())
+        shown.append(series)
+    drawSeries(chart, shown)
     slicer.modules.plots.logic().ShowChartInLayout(chart)
     return chart

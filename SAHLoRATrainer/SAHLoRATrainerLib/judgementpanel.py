@@ -7,12 +7,13 @@ from typing import Any
 import slicer
 from slicer.i18n import tr as _
 
+from SAHLoRACoreLib.tableviews import setUpTable
 from SAHLoRATrainerLib.judgement import (
     JudgedCase,
     Verdict,
     removeOutlines,
+    showJudged,
     shownName,
-    showOutlines,
     showStrata,
     verdictOf,
 )
@@ -48,8 +49,7 @@ class JudgementPanel:
             _("mL\nbase"),
             _("mL\nadapter"),
         ]
-        ui.judgementTable.setHorizontalHeaderLabels(titles)
-        ui.judgementTable.verticalHeader().setVisible(False)
+        setUpTable(ui.judgementTable, titles)
 
     def use(self) -> None:
         """Forget what was shown."""
@@ -120,7 +120,7 @@ class JudgementPanel:
         cases = self._verdict.cases if self._verdict is not None else ()
         if self._run is not None and index < len(cases):
             with slicer.util.tryWithErrorDisplay(_("The case could not be shown.")):
-                showOutlines(self._run, cases[index].name)
+                showJudged(self._run, cases[index].name)
 
     def onShowStrata(self) -> None:
         """Show Dice over annotated volume."""
@@ -152,7 +152,6 @@ class JudgementPanel:
         for index, case in enumerate(cases):
             for column, text in enumerate(_cells(case, shownName(self._run, case.name))):
                 ui.judgementTable.setItem(index, column, qt.QTableWidgetItem(text))
-        ui.judgementTable.resizeColumnsToContents()
 
     def _sentence(self, verdict: Verdict | None) -> str:
         if verdict is None:

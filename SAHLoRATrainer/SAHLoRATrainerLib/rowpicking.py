@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from SAHLoRACoreLib.timers import Timer
+
 SETTLE_MS = 200  # after the last key: who runs through the rows doesn't want to see each
 
 
@@ -22,14 +24,9 @@ class RowPicking:
     """
 
     def __init__(self, table: Any, pick: Callable[[int], None]) -> None:
-        import qt
-
         self._table, self._pick = table, pick
         self._isTick = False
-        self._timer = qt.QTimer()
-        self._timer.setSingleShot(True)
-        self._timer.setInterval(SETTLE_MS)
-        self._timer.connect("timeout()", self._onSettled)
+        self._timer = Timer(SETTLE_MS)
         table.connect("itemSelectionChanged()", self._onSelected)
         table.connect("itemPressed(QTableWidgetItem*)", self._onPressed)
         table.connect("itemChanged(QTableWidgetItem*)", self._onChanged)
@@ -40,7 +37,7 @@ class RowPicking:
         self._timer.stop()
 
     def _onSelected(self) -> None:
-        self._timer.start()
+        self._timer.start(self._onSettled)
 
     def _onPressed(self) -> None:
         self._timer.stop()
@@ -54,5 +51,6 @@ class RowPicking:
             self._pick(item.row())
 
     def _onSettled(self) -> None:
+        self._timer.stop()
         if self._table.selectedItems():
             self._pick(self._table.currentRow())

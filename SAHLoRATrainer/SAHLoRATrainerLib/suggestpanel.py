@@ -11,7 +11,8 @@ from slicer.i18n import tr as _
 from SAHLoRACoreLib.childprocess import ChildError
 from SAHLoRACoreLib.events import Event
 from SAHLoRACoreLib.models import InstalledModel, installedAdapters, installedModels
-from SAHLoRACoreLib.showing import editSegment, showVolume
+from SAHLoRACoreLib.showing import editSegment, showOutlines, showVolume
+from SAHLoRACoreLib.tableviews import setUpTable
 from SAHLoRATrainerLib.suggest import OpenedScan, Ranking, RankSettings, Suggestion, openSuggestion
 
 
@@ -44,15 +45,14 @@ class SuggestPanel:
         self.ui.openSuggestionButton.connect("clicked(bool)", self.onOpen)
         self.ui.correctSuggestionButton.connect("clicked(bool)", self.onCorrect)
         self.ui.addSuggestionButton.connect("clicked(bool)", self.onAdd)
-        self.ui.suggestTable.setHorizontalHeaderLabels([_("Scan"), _("Disagreement"), _("mL"), _("State")])
-        self.ui.suggestTable.verticalHeader().setVisible(False)
-        self.ui.suggestTable.horizontalHeader().setStretchLastSection(True)
+        setUpTable(self.ui.suggestTable, [_("Scan"), _("Disagreement"), _("mL"), _("State")])
 
     def use(self) -> None:
-        """Read the models again."""
+        """Read the models again, and forget the scans of a closed scene."""
+        self._opened = {scan: opened for scan, opened in self._opened.items() if opened.isPresent()}
         self._models = installedModels("base")
         self._fillAdapters()
-        self.refresh()
+        self._showRows()
 
     def close(self) -> None:
         """End a running ranking, and delete the outlines that were not opened."""
@@ -163,6 +163,7 @@ class SuggestPanel:
         with slicer.util.tryWithErrorDisplay(_("The scan could not be opened.")):
             opened = self._openedScan(row) or openSuggestion(row)
             self._opened[row.scan] = opened
+            showOutlines([opened.segmentationNode], opened.volumeNode)
             showVolume(opened.volumeNode, opened.position(row.slice))
             self._showRows()
 
@@ -245,7 +246,6 @@ class SuggestPanel:
         if selected is not None and selected.scan in names:
             table.selectRow(names.index(selected.scan))
         table.blockSignals(wasBlocked)
-        table.resizeColumnsToContents()
         self.refresh()
 
     def _cells(self, row: Suggestion) -> tuple[str, str, str, str]:

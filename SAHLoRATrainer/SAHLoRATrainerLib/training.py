@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from slicer.i18n import tr as _
 
 from SAHLoRACoreLib.childprocess import ChildError
 from SAHLoRACoreLib.events import Event
 from SAHLoRACoreLib.signals import Signal
+from SAHLoRACoreLib.timers import Timer
 from SAHLoRATrainerLib.cases import FileCase, SceneCase
 from SAHLoRATrainerLib.casework import CaseWork
 from SAHLoRATrainerLib.runs import CANCELED, DONE, FAILED, PAUSED, Run, RunCase
@@ -45,18 +45,13 @@ class Training(CaseWork):
         super().__init__([*command, *run.finetuning()], cases)
         self._child.atExit = self.close
         self.run = run
-        self._beat: Any = None
+        self._beat = Timer(BEAT_MS)
         self._stopped = ""  # the state that the user asked for
 
     def start(self) -> None:
         """Begin or go on; the signals come from the event loop. Raises OSError if it can't be started."""
-        import qt
-
         self.run = self.run.running()
-        self._beat = qt.QTimer()
-        self._beat.setInterval(BEAT_MS)
-        self._beat.connect("timeout()", lambda: self.run.touch())
-        self._beat.start()
+        self._beat.start(self._touch)
         try:
             super().start()
         except OSError as failure:
@@ -81,6 +76,9 @@ class Training(CaseWork):
                 self.processOnce()
 
     # ------------------------------------------------------------------------------------------- parts
+
+    def _touch(self) -> None:
+        self.run.touch()
 
     def _stop(self, state: str) -> None:
         self._stopped = state if self.run.cases else CANCELED

@@ -10,7 +10,8 @@ from typing import Any
 import slicer
 from slicer.i18n import tr as _
 
-from SAHLoRATrainerLib.charts import Curves, removeCurves, showRuns
+from SAHLoRACoreLib.tableviews import setUpTable
+from SAHLoRATrainerLib.charts import Curves, drawRuns, removeCurves, showRuns
 from SAHLoRATrainerLib.parameters import settingsOf
 from SAHLoRATrainerLib.runs import (
     CANCELED,
@@ -27,7 +28,6 @@ from SAHLoRATrainerLib.runs import (
 
 REDRAW_S = 0.5  # curves are not drawn more often than this
 NAME, ADAPTER, EPOCHS, DICE, STATE = range(5)
-ROW_HEIGHT = 22  # pixels
 
 
 class TrainingPanel:
@@ -46,6 +46,7 @@ class TrainingPanel:
         self._runs: list[Run] = []
         self._view = ""  # the one that is trained now
         self._curves: Curves | None = None
+        self._charted: list[Run] = []  # the runs that the chart shows
         self._waiting: list[dict] = []  # epochs that are not drawn yet
         self._progress: dict = {}  # the last event of that name
         self._drawnAt = 0.0
@@ -58,13 +59,14 @@ class TrainingPanel:
         ui.deleteRunButton.connect("clicked(bool)", self.onDelete)
         ui.runsTable.connect("itemSelectionChanged()", self._panel.refresh)
         titles = [_("Run"), _("Adapter"), _("Epochs"), _("Best Dice"), _("State")]
-        ui.runsTable.setHorizontalHeaderLabels(titles)
-        ui.runsTable.verticalHeader().setVisible(False)
-        ui.runsTable.horizontalHeader().setStretchLastSection(True)
-        ui.runsTable.verticalHeader().setDefaultSectionSize(ROW_HEIGHT)
+        setUpTable(ui.runsTable, titles)
 
     def use(self) -> None:
-        """List the runs again."""
+        """List the runs again; of a closed scene, no chart is left and nothing is told."""
+        if self._panel.parameters is None:
+            self._charted = []
+            if self._training is None:
+                self._forget()
         self.fill()
         if self._curves is not None and self._curves.isPresent():
             self._showRow()
@@ -124,7 +126,6 @@ class TrainingPanel:
         elif self._runs:
             table.setCurrentCell(0, 0)
         table.blockSignals(wasBlocked)
-        table.resizeColumnsToContents()
 
     # ------------------------------------------------------------------------------------------- running
 
@@ -196,7 +197,7 @@ class TrainingPanel:
         """Show the ticked runs in one chart, or the selected one."""
         ticked = self._ticked()
         runs = [run for run in self._runs if run.folder.name in ticked]
-        showRuns(runs or [self.selectedRun()])
+        self._showChart(runs or [self.selectedRun()])
 
     def onDelete(self) -> None:
         """Delete the selected run if the user agrees."""
@@ -208,6 +209,7 @@ class TrainingPanel:
             with slicer.util.tryWithErrorDisplay(_("The run could not be deleted.")):
                 deleteRun(run)
                 removeCurves(run)
+                self._charted = [shown for shown in self._charted if shown.folder != run.folder]
             self.fill()
             self._panel.refresh()
 
@@ -239,6 +241,13 @@ class TrainingPanel:
         self.fill()
         self._panel.release()
 
+    def _forget(self) -> None:
+        """Tell nothing of the last training any more."""
+        self._advice = ""
+        self._ui.statusLabel.text = self._ui.bestLabel.text = ""
+        self._ui.progressBar.setValue(0)
+        self._ui.logText.clear()
+
     def _select(self, run: Run) -> None:
         names = [other.folder.name for other in self._runs]
         if run.folder.name in names:
@@ -251,7 +260,11 @@ class TrainingPanel:
         self._log(self._ui.statusLabel.text)
         if stage.startswith("training "):
             self._view, self._curves = stage.removeprefix("training "), None
-            showRuns([self._training.run])
+            self._showChart([self._training.run])
+
+    def _showChart(self, runs: list[Run]) -> None:
+        self._charted = runs
+        showRuns(runs)
 
     def _draw(self, atOnce: bool = False) -> bool:
         """Add the waiting epochs to the curves, at most twice a second, and every figure with them."""
@@ -261,6 +274,8 @@ class TrainingPanel:
             self._curves = Curves(self._training.run, self._view)
         self._curves.append(self._waiting)
         self._waiting, self._drawnAt = [], time.monotonic()
+        if self._training.run.folder in [run.folder for run in self._charted]:
+            drawRuns(self._charted)
         self._showRow()
         self._showTimeLeft()
         best = self._curves.best()

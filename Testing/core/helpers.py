@@ -79,6 +79,13 @@ def random_network(seed: int = 0, level: int = 2, width: int = 8) -> MultiViewUN
     return network.eval()
 
 
+def overflowing_network(level: int = 1, width: int = 4) -> MultiViewUNet:
+    """Return a network of finite weights whose logits are no numbers: everything that trains diverges."""
+    network = random_network(0, level, width)
+    nn.init.constant_(network.head[-1].weight, 3e38)
+    return network
+
+
 def random_card(level: int = 2, width: int = 8, **preprocessing: Any) -> BaseCard:
     return BaseCard(
         Description("random network", data=("nothing",)),

@@ -21,8 +21,30 @@ def application():
 
 
 @pytest.fixture
-def slicer(application):
-    """The package ``slicer`` with an empty scene."""
+def complaints(application):
+    """What VTK and MRML complained about; `take` what a test expects, the rest fails it."""
+    from harness.complaints import Complaints
+
+    complaints = Complaints()
+    yield complaints
+    complaints.close()
+    left = complaints.take()
+    assert not left, "Slicer's error log would show:\n" + "\n".join(left)
+
+
+@pytest.fixture
+def slicer(application, complaints):
+    """The package ``slicer`` with an empty scene; any error or warning of VTK fails the test."""
     application.mrmlScene.Clear(0)
     yield application
     application.mrmlScene.Clear(0)
+
+
+@pytest.fixture
+def plot_view(slicer):
+    """A plot view that shows what is shown in the layout, and draws as Slicer's does."""
+    from harness.plotview import PlotView
+
+    view = PlotView(slicer.mrmlScene)
+    yield view
+    view.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import sys
 
 import numpy as np
 import pytest
@@ -16,8 +15,9 @@ def logic(slicer):
     from SAHLoRASegmenter import SAHLoRASegmenterLogic
 
     from SAHLoRACoreLib import fakechild
+    from SAHLoRACoreLib.childprocess import pythonExecutable
 
-    return SAHLoRASegmenterLogic(command=[sys.executable, fakechild.__file__])
+    return SAHLoRASegmenterLogic(command=[pythonExecutable(), fakechild.__file__])
 
 
 @pytest.fixture

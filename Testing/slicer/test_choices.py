@@ -96,7 +96,7 @@ def test_each_of_several_graphics_cards_can_be_chosen(find, open_panel, open_tra
     assert panel.ui.deviceNoteLabel.text.startswith("Card cuda:1, 8 GiB; about")
     assert settingsOf(trainer.parameters).device == "cuda:1"
     assert settings.load().device == "cuda:1"
-    assert panel.parent.minimumSizeHint.width() <= 400
+    assert panel.parent.minimumSizeHint.width() <= 350
 
 
 def test_device_of_a_scene_from_another_computer_stays_until_another_is_chosen(open_panel, ct):  # noqa: F811

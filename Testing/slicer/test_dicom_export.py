@@ -6,8 +6,6 @@ map, terminology, algorithm) is taken here in the same way and written with high
 
 from __future__ import annotations
 
-import sys
-
 import numpy as np
 import pytest
 
@@ -57,8 +55,9 @@ def run(slicer, ct):
     from SAHLoRASegmenter import SAHLoRASegmenterLogic
 
     from SAHLoRACoreLib import fakechild
+    from SAHLoRACoreLib.childprocess import pythonExecutable
 
-    return SAHLoRASegmenterLogic([sys.executable, fakechild.__file__]).segment(ct, waitForCompletion=True)
+    return SAHLoRASegmenterLogic([pythonExecutable(), fakechild.__file__]).segment(ct, waitForCompletion=True)
 
 
 def tag(segment, name: str) -> str:

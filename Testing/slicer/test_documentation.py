@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +24,7 @@ def test_examples_for_scripts_run_as_they_stand(slicer, monkeypatch, tmp_path, c
 
     from SAHLoRACoreLib import childprocess, fakechild
 
-    command = [sys.executable, fakechild.__file__]
+    command = [childprocess.pythonExecutable(), fakechild.__file__]
     monkeypatch.setattr(childprocess, "commandPrefix", lambda: command)
     hu = np.full((4, 20, 20), 30, np.int16)
     hu[1:3, 5:15, 5:15] = 70

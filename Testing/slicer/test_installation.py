@@ -26,7 +26,9 @@ def installer(slicer, monkeypatch):
             installer.calls.append(f"torch{torchVersionRequirement}")
             return object()
 
-    monkeypatch.setitem(sys.modules, "PyTorchUtils", types.SimpleNamespace(PyTorchUtilsLogic=Logic))
+    monkeypatch.setitem(
+        sys.modules, "PyTorchUtils", types.SimpleNamespace(PyTorchUtilsLogic=Logic, __spec__="made up")
+    )
     monkeypatch.setattr(slicer.packaging, "installed", installer.calls)
     monkeypatch.setattr(installer, "probe", lambda: Findings())
     return installer
@@ -336,13 +338,27 @@ def test_wheels_folder_installs_everything_without_network(installer, wheels, tm
     assert [argument.partition(">")[0] for argument in arguments[3:]] == ["torch", "monai"]
 
 
-def test_missing_pytorch_extension_is_named(installer, monkeypatch):
-    from SAHLoRACoreLib.installation import Findings, InstallationError
+def test_missing_pytorch_extension_is_named_before_the_user_is_asked(installer, monkeypatch):
+    from SAHLoRACoreLib.installation import Findings, InstallationError, ensureInstalled
 
     monkeypatch.setitem(sys.modules, "PyTorchUtils", None)
+    monkeypatch.setattr(installer, "probe", lambda: Findings(missing=("torch",)))
+    asked = []
 
     with pytest.raises(InstallationError, match="extension PyTorch"):
-        installer.install(Findings(missing=("torch",)))
+        ensureInstalled(installer, lambda text: bool(asked.append(text)))
+    assert asked == []
+
+
+def test_pytorch_extension_is_not_needed_for_other_packages_or_with_wheels(
+    installer, monkeypatch, wheels, tmp_path
+):
+    from SAHLoRACoreLib.installation import Findings
+
+    monkeypatch.setitem(sys.modules, "PyTorchUtils", None)
+    assert installer.installObstacle(Findings(missing=("monai",))) == ""
+    wheels(tmp_path)
+    assert installer.installObstacle(Findings(missing=("torch",))) == ""
 
 
 def test_package_that_is_missing_after_the_installation_is_named(installer, monkeypatch):

@@ -16,7 +16,8 @@ def progress_dialog(slicer, monkeypatch):
     def create(**options):
         calls.append(options)
         connect = lambda signal, slot: calls.append(signal)  # noqa: E731
-        return types.SimpleNamespace(connect=connect, close=lambda: calls.append("closed"))
+        show = lambda: calls.append("shown")  # noqa: E731
+        return types.SimpleNamespace(connect=connect, show=show, close=lambda: calls.append("closed"))
 
     monkeypatch.setattr(slicer.util, "createProgressDialog", create, raising=False)
     return calls
@@ -24,8 +25,9 @@ def progress_dialog(slicer, monkeypatch):
 
 def fake_command():
     from SAHLoRACoreLib import fakechild
+    from SAHLoRACoreLib.childprocess import pythonExecutable
 
-    return [sys.executable, fakechild.__file__]
+    return [pythonExecutable(), fakechild.__file__]
 
 
 def test_simulated_head_is_registered_once_slicer_has_started(slicer, monkeypatch):
@@ -58,8 +60,65 @@ def test_simulated_head_comes_to_the_scene_and_leaves_no_file(slicer, progress_d
 
     assert node.GetName() == "SAHLoRA simulated SAH"
     assert set(slicer.util.arrayFromVolume(node).flat) == {30}
-    assert progress_dialog[1:] == ["canceled()", "closed"]
+    assert progress_dialog[1:] == ["shown", "canceled()", "closed"]
     assert list(Path(slicer.app.temporaryPath).rglob("*.nii.gz")) == []
+
+
+def test_simulation_blocks_the_window_and_a_second_click_does_nothing(slicer, progress_dialog, monkeypatch):
+    import qt
+
+    from SAHLoRACoreLib import sampledata
+
+    monkeypatch.setenv("SAHLORA_FAKE", "polite")
+    clicks = []
+
+    def click_again_and_cancel(child):
+        child.start_without_test()
+        clicks.append(sampledata.downloadHead(None, fake_command()))
+        child.cancel()
+
+    child = sampledata.ChildProcess
+    monkeypatch.setattr(child, "start_without_test", child.start, raising=False)
+    monkeypatch.setattr(child, "start", click_again_and_cancel)
+
+    assert sampledata.downloadHead(None, fake_command()) == []
+    assert clicks == [[]]
+    assert [call["windowModality"] for call in progress_dialog if isinstance(call, dict)] == [
+        qt.Qt.WindowModal
+    ]
+
+
+def test_source_that_is_opened_as_an_address_says_what_to_call(slicer, monkeypatch):
+    """What Slicer's SampleDataLogic.downloadFromSource does, and why it can't work."""
+    from urllib.request import urlopen
+
+    from SAHLoRACoreLib import sampledata
+
+    registered = []
+    logic = types.SimpleNamespace(registerCustomSampleDataSource=lambda **source: registered.append(source))
+    monkeypatch.setitem(sys.modules, "SampleData", types.SimpleNamespace(SampleDataLogic=logic))
+    sampledata.register()
+
+    for source in registered:
+        with pytest.raises(
+            ValueError, match=rf"call SAHLoRACoreLib.sampledata.{source['customDownloader'].__name__}"
+        ):
+            urlopen(source["uris"])
+
+
+def test_head_is_shown_with_a_brain_window_and_one_outline(slicer, progress_dialog):
+    from SAHLoRACoreLib.sampledata import downloadCohort, downloadHead
+
+    (head,) = downloadHead(None, fake_command())
+    selection = slicer.app.applicationLogic().GetSelectionNode()
+    display = head.GetDisplayNode()
+    assert selection.GetActiveVolumeID() == head.GetID()
+    assert (display.GetWindow(), display.GetLevel()) == (80, 40)
+
+    nodes = downloadCohort(None, fake_command())
+    outlines = [node for node in nodes if node.IsA("vtkMRMLSegmentationNode")]
+    assert selection.GetActiveVolumeID() == nodes[0].GetID()
+    assert [bool(node.GetDisplayNode().GetVisibility()) for node in outlines] == [True, False, False]
 
 
 def test_failed_simulation_is_told_and_adds_nothing(slicer, progress_dialog, monkeypatch):

@@ -88,13 +88,14 @@ def page(slicer, settings, monkeypatch, tmp_path):
     import ctk
 
     from SAHLoRACoreLib import fakechild
+    from SAHLoRACoreLib.childprocess import pythonExecutable
     from SAHLoRACoreLib.devices import FOUND
     from SAHLoRACoreLib.settingspanel import SettingsPanel
 
     monkeypatch.setenv("SAHLORA_MODELS", str(tmp_path / "models"))
     (tmp_path / "models").mkdir()
     widget = ctk.ctkSettingsPanel()
-    yield SettingsPanel(widget, [sys.executable, fakechild.__file__])
+    yield SettingsPanel(widget, [pythonExecutable(), fakechild.__file__])
     forget(FOUND)
 
 

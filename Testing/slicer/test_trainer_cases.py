@@ -165,13 +165,13 @@ def test_settings_that_train_nothing_are_refused_with_the_reason(open_trainer):
     assert "view" in obstacle()
 
 
-def test_sections_need_no_more_than_400_pixels_of_width(open_trainer, add_case):
+def test_sections_need_no_more_than_350_pixels_of_width(open_trainer, add_case):
     panel = open_trainer()
     panel.addCase(*add_case("A rather long name of a head CT, as PACS like to make them"))
     for name in ("cases", "adapter", "adapterAdvanced", "training", "log", "judgement"):
         getattr(panel.ui, f"{name}CollapsibleButton").collapsed = False
 
-    assert panel.parent.minimumSizeHint.width() <= 400
+    assert panel.parent.minimumSizeHint.width() <= 350
 
 
 def test_tab_key_goes_from_top_to_bottom(slicer, open_trainer):

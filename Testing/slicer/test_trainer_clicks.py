@@ -170,7 +170,7 @@ def test_click_on_any_column_of_the_judgment_shows_both_outlines(slicer, panel, 
     from PySide6.QtCore import Qt
 
     shown = []
-    monkeypatch.setattr("SAHLoRATrainerLib.judgementpanel.showOutlines", lambda run, name: shown.append(name))
+    monkeypatch.setattr("SAHLoRATrainerLib.judgementpanel.showJudged", lambda run, name: shown.append(name))
     panel.cases.change(panel.cases.rows()[1].key, heldOut=True)
     panel.ui.trainButton.click()
     wait_for(slicer, lambda: not panel.occupation)

@@ -172,7 +172,7 @@ CONFIGURATIONS = [
     ("chart", "expected"),
     [
         ("rank", {"cp-lora": [(4.0, 0.6), (16.0, 0.7)]}),
-        ("parameters", {"cp-lora": [(1000.0, 0.6), (4000.0, 0.7)], "standard": [(100_000.0, 0.65)]}),
+        ("parameters", {"cp-lora": [(1000.0, 0.6), (4000.0, 0.7)], "standard": [(100_000.0, 0.65)] * 2}),
         ("stratum", {name: [(0.0, 0.4)] for name in ("none", "cp-lora 16", "cp-lora 4", "standard")}),
     ],
 )

@@ -86,12 +86,12 @@ def blood_is_outlined(slicer, volume, segmentation):
 
 @pytest.mark.parametrize("hardened", [False, True])
 def test_outlines_lie_on_the_blood_also_if_the_ct_was_moved_since(slicer, judged, monkeypatch, hardened):
-    from SAHLoRATrainerLib.judgement import showOutlines
+    from SAHLoRATrainerLib.judgement import showJudged
 
     shown = []
     monkeypatch.setattr("SAHLoRATrainerLib.judgement.showVolume", lambda node, _middle: shown.append(node))
     run, case = judged
-    showOutlines(run, "case-001")
+    showJudged(run, "case-001")
     assert shown == [case.volumeNode]
     transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
     matrix = np.eye(4)
@@ -102,7 +102,7 @@ def test_outlines_lie_on_the_blood_also_if_the_ct_was_moved_since(slicer, judged
         case.volumeNode.HardenTransform()
     before = volumes(slicer)
     for _time in range(2):
-        outlines = showOutlines(run, "case-001")
+        outlines = showJudged(run, "case-001")
 
     assert volumes(slicer) == before + 1
     assert shown[2] is shown[1] is not case.volumeNode
@@ -110,7 +110,7 @@ def test_outlines_lie_on_the_blood_also_if_the_ct_was_moved_since(slicer, judged
     assert all(blood_is_outlined(slicer, shown[1], node) for node in outlines)
     case.volumeNode.SetAndObserveTransformNodeID(None)
     if not hardened:
-        showOutlines(run, "case-001")
+        showJudged(run, "case-001")
         assert shown[3] is case.volumeNode
 
 

@@ -235,4 +235,4 @@ def test_sections_fit_a_panel_of_400_pixels(panel, finished_run):
     for name in ("shareSection", "suggestSection", "crossvalSection"):
         section = getattr(panel.ui, name)
         section.collapsed = False
-        assert section.minimumSizeHint.width() <= 400 - margins
+        assert section.minimumSizeHint.width() <= 350 - margins

@@ -44,8 +44,10 @@ def logic(slicer, data, monkeypatch):  # noqa: F811 - the fixture
     from SAHLoRATrainer import SAHLoRATrainerLogic
     from SAHLoRATrainerLib import fakecommand
 
+    from SAHLoRACoreLib.childprocess import pythonExecutable
+
     monkeypatch.setenv("SAHLORA_FAKE_EPOCH_S", "0.1")
-    return SAHLoRATrainerLogic([sys.executable, fakecommand.__file__])
+    return SAHLoRATrainerLogic([pythonExecutable(), fakecommand.__file__])
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,6 @@ VTK, as the harness has no plot view.
 from __future__ import annotations
 
 import os
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,12 +35,13 @@ def draw_trainer(slicer: Any, folder: Path, data: Path, save: Any, darken: Any) 
     from test_segmenter import Installed
     from test_trainer_training import add_head
 
+    from SAHLoRACoreLib.childprocess import pythonExecutable
     from SAHLoRACoreLib.settings import Settings
 
     replace(Settings.load(), dataFolder=str(data)).save()
     os.environ["SAHLORA_FAKE_EPOCH_S"] = "0.01"
     slicer.mrmlScene.Clear(0)
-    logic = SAHLoRATrainerLogic([sys.executable, fakecommand.__file__])
+    logic = SAHLoRATrainerLogic([pythonExecutable(), fakecommand.__file__])
     panel = show_module("SAHLoRATrainer", logic=logic, installer=Installed())
     for number in range(8):
         volume, segmentation, segment = add_head(slicer, number)

@@ -114,7 +114,8 @@ class Tutorial:
         """Take the simulated patients from Sample Data."""
         from SAHLoRACoreLib import sampledata
 
-        dialog = type("Dialog", (), {"connect": lambda *_: None, "close": lambda *_: None})
+        methods = dict.fromkeys(("connect", "show", "close"), lambda *_: None)
+        dialog = type("Dialog", (), methods)
         self.slicer.util.createProgressDialog = lambda **_: dialog()
         self.nodes = sampledata.downloadCohort(None)
         assert len(self.nodes) == 7

@@ -92,6 +92,17 @@ def plan(network: nn.Module, config: AdapterConfig) -> list[Site]:
     return sites
 
 
+def unused_patterns(network: nn.Module, config: AdapterConfig) -> list[str]:
+    """Return the patterns of a configuration that decide nothing: each fits no layer, or none first."""
+    layers = {site.layer for site in plan(network, config)}
+    scope = [] if config.scope in _scopes(network) else config.scope.split(",")
+    unused = [part for part in scope if not any(fnmatchcase(name, part) for name, _ in base_layers(network))]
+    for patterns in (config.ranks, config.alphas):
+        first = {next((one for one in patterns if fnmatchcase(layer, one)), None) for layer in layers}
+        unused += [pattern for pattern in patterns if pattern not in first]
+    return unused
+
+
 def state_shapes(network: nn.Module, config: AdapterConfig) -> Shapes:
     """Return key and shape of each tensor of such an adapter, before building anything."""
     shapes: Shapes = {}

@@ -18,9 +18,10 @@ from sahlora.cases.manifest import Case
 from sahlora.errors import InputError
 from sahlora.imaging.geometry import Grid, milliliters
 from sahlora.imaging.head import BONE_HU, TISSUE_HU, head_box
-from sahlora.imaging.labels import UNKNOWN, LabelMap, known_label, listed, read_label_map
+from sahlora.imaging.labels import UNKNOWN, LabelMap, known_label, read_label_map
+from sahlora.imaging.pieces import connected_pieces
 from sahlora.imaging.volume import Volume, read_volume
-from sahlora.runtime.progress import SILENT, Progress
+from sahlora.runtime.progress import SILENT, Event, Progress
 
 Severity = Literal["error", "warning", "note"]
 
@@ -31,6 +32,8 @@ BLOOD_HU = (45.0, 95.0)
 LABEL_HU = (25.0, 100.0)
 """Range of the median HU of a label; chronic or diluted blood and partial volume lie in it too."""
 FRAGMENT_ML = 0.02
+EVERYWHERE_PART = 0.2
+"""No bleed fills so much of an image; masks of a head and inverted labels do."""
 MIRROR_GAIN = 0.3
 """A mirrored label must hold this much larger a part of bright voxels, and twice as much."""
 AXES_MIRRORED = ("top and bottom", "front and back", "left and right")
@@ -113,11 +116,13 @@ def require_sound(checked: Sequence[CheckedCase]) -> None:
 def _check_case(case: Case) -> CheckedCase:
     try:
         case.require_files()
-        volume = read_volume(case.image)
+        told: list[Event] = []
+        volume = read_volume(case.image, progress=Progress(told.append))
         label_map = read_label_map(case.label, case.segment)
         label = label_map.on(volume)
         expert = case.read_slice_labels(len(volume.hu))
         findings = [
+            *_reading(told),
             *_geometry(label_map, label, volume),
             *_values(label_map, label, volume),
             *_places(label == 1, volume),
@@ -136,11 +141,34 @@ def _check_case(case: Case) -> CheckedCase:
     ).with_findings(findings)
 
 
+def _reading(told: Iterable[Event]) -> Iterator[Finding]:
+    """Pass on what reading the image warned of, and which of several series was taken."""
+    for event in told:
+        if event["event"] == "warning":
+            yield Finding("warning", event["code"], event["message"], event["hint"])
+        elif event["event"] == "series" and event["others"]:
+            yield Finding(
+                "note",
+                "series-chosen",
+                f"Of {len(event['others']) + 1} series, {event['chosen']} was chosen: {event['reason']}.",
+                "Keep one series in the folder if another is meant.",
+            )
+
+
 # ------------------------------------------------------------------------------------------------ geometry
 
 
 def _geometry(label_map: LabelMap, label: np.ndarray, volume: Volume) -> Iterator[Finding]:
     """Compare the label's grid with the image's, and the volume before with that after resampling."""
+    if (label_map.values == 1).any() and not (label == 1).any():
+        yield Finding(
+            "error",
+            "label-elsewhere",
+            "Nothing of what the label outlines lies on the image.",
+            "Choose the label of this image, or correct its origin and direction.",
+        )
+    if label_map.grid is None:  # planes of a DICOM object, laid on the image's slices
+        return
     shift = _shift(label_map.grid, volume.grid)
     if shift is None:
         yield Finding(
@@ -157,17 +185,8 @@ def _geometry(label_map: LabelMap, label: np.ndarray, volume: Volume) -> Iterato
             "Save it again with the image's origin, unless the shift is meant.",
         )
     drawn = np.count_nonzero(label_map.values == 1) * float(np.prod(label_map.grid.spacing)) / 1000
-    if not drawn or label_map.stack is not None:
-        return
-    lost = 1 - milliliters(label == 1, volume.voxel_ml) / drawn
-    if not (label == 1).any():
-        yield Finding(
-            "error",
-            "label-elsewhere",
-            f"None of the label's {drawn:.2f} mL lies on the image.",
-            "Choose the label of this image, or correct its origin and direction.",
-        )
-    elif shift != 0 and lost > NOTABLE_PART:
+    lost = 1 - milliliters(label == 1, volume.voxel_ml) / drawn if drawn else 0.0
+    if (label == 1).any() and shift != 0 and lost > NOTABLE_PART:
         yield Finding(
             "warning",
             "label-cut",
@@ -210,11 +229,11 @@ def _shape(grid: Grid) -> str:
 
 def _values(label_map: LabelMap, label: np.ndarray, volume: Volume) -> Iterator[Finding]:
     """Look at what the label holds."""
-    if label_map.merged:
+    if label_map.joined:
         yield Finding(
             "note",
             "several-values",
-            f"The values {listed(label_map.merged)} all count as hemorrhage.",
+            f"The {label_map.joined} all count as hemorrhage.",
             "Name one in the manifest's column “segment” if only that one is.",
         )
     if (label == UNKNOWN).any():
@@ -225,6 +244,13 @@ def _values(label_map: LabelMap, label: np.ndarray, volume: Volume) -> Iterator[
             "They are neither trained on nor measured.",
         )
     blood = label == 1
+    if (part := float(blood.mean())) > EVERYWHERE_PART:
+        yield Finding(
+            "warning",
+            "label-everywhere",
+            f"{part:.0%} of the image is labelled as blood, {milliliters(blood, volume.voxel_ml):.0f} mL.",
+            "Check which value means blood; a mask of the head or brain is no label.",
+        )
     if not (label_map.values == 1).any():
         yield Finding(
             "warning",
@@ -232,8 +258,8 @@ def _values(label_map: LabelMap, label: np.ndarray, volume: Volume) -> Iterator[
             "The label outlines nothing.",
             "Right for a scan without blood; else draw it or leave the case out.",
         )
-    pieces, _ = ndimage.label(blood)
-    sizes = ndimage.sum_labels(blood * volume.voxel_ml[:, None, None], pieces, range(1, pieces.max() + 1))
+    pieces, count = connected_pieces(blood)
+    sizes = ndimage.sum_labels(blood * volume.voxel_ml[:, None, None], pieces, range(1, count + 1))
     tiny = sizes[sizes < FRAGMENT_ML]
     if 0 < tiny.size < sizes.size or tiny.size > 1:
         yield Finding(

@@ -16,6 +16,7 @@ import numpy as np
 
 from sahlora.cases.tables import NoTableError, heading, read_table
 from sahlora.errors import InputError
+from sahlora.imaging.files import file_format
 from sahlora.runtime.files import as_table, write_text
 
 COLUMNS = ("case", "image", "label")
@@ -23,6 +24,7 @@ OPTIONAL_COLUMNS = ("slices", "patient", "segment", "held_out")
 FILE_COLUMNS = ("image", "label", "slices")
 IMAGE_STEM, LABEL_STEM, SLICES_NAME = "ct", "label", "slices.csv"
 MANIFEST_NAME = "manifest.csv"
+DICOM_ENDINGS = ("", ".dcm", ".dicom", ".ima", ".zip")
 YES, NO = ("1", "yes", "true"), ("", "0", "no", "false")
 
 
@@ -275,11 +277,20 @@ def _folder_rows(path: Path) -> list[dict[str, str]]:
 
 
 def _only(folder: Path, stem: str, root: Path) -> str:
-    """Name the one file ``stem.*`` or folder ``stem``; empty if there is none."""
-    found = [entry.name for entry in folder.iterdir() if entry.name.partition(".")[0] == stem]
+    """Name the one file ``stem.*`` or folder ``stem`` that can hold an image; empty if there is none.
+
+    What other programs leave beside it (``ct.json`` of dcm2niix, ``ct.raw`` of ``ct.mhd``) is passed over.
+    """
+    named = [entry for entry in folder.iterdir() if entry.name.partition(".")[0] == stem]
+    images = [entry for entry in named if entry.is_dir() or _can_be_image(entry)]
+    found = [entry.name for entry in images or named]
     if len(found) > 1:
         raise _malformed(root, f"{folder.name} has several {stem}: {', '.join(sorted(found))}")
     return found[0] if found else ""
+
+
+def _can_be_image(path: Path) -> bool:
+    return file_format(path) is not None or path.suffix.lower() in DICOM_ENDINGS
 
 
 def _malformed(path: Path, reason: str) -> InputError:

@@ -100,6 +100,8 @@ def run(args: argparse.Namespace, progress: Progress) -> None:
         "compress": _compress, "export": _export, "import": _import, "remove": _remove,
         "describe": _describe,
     }  # fmt: skip
+    if args.action == "list":
+        _warn_of_unusable(progress)
     lines, result = actions[args.action](args)
     if args.progress != "json":
         print("\n".join(lines))
@@ -109,11 +111,21 @@ def run(args: argparse.Namespace, progress: Progress) -> None:
 Outcome = tuple[list[str], dict[str, Any]]  # lines for people, values for programs
 
 
+def _warn_of_unusable(progress: Progress) -> None:
+    """Name the files that the list lacks."""
+    from sahlora.models.adapter_file import read_adapter_card
+    from sahlora.models.registry import installed, readable, unusable
+
+    _, odd = readable(installed("adapter"), lambda entry: read_adapter_card(entry.path))
+    for path, error in {**unusable(), **odd}.items():
+        progress.warning("unusable-model", f"{path} is left out: {error.message}", error.hint)
+
+
 def _list(args: argparse.Namespace) -> Outcome:
     from sahlora.models.adapter_file import read_adapter_card
-    from sahlora.models.registry import installed
+    from sahlora.models.registry import installed, readable
 
-    found = [(entry, read_adapter_card(entry.path)) for entry in installed("adapter")]
+    found, _ = readable(installed("adapter"), lambda entry: read_adapter_card(entry.path))
     lines = [
         f"{e.name}: {_methods(card.adapters)}, of base “{card.base_title}”"
         + (f", strength {card.strength:g}" if card.strength < 1 else "")
@@ -200,13 +212,20 @@ def _average(args: argparse.Namespace) -> Outcome:
     from sahlora.errors import UsageError
 
     members = [_read(name) for name in args.adapter]
-    if len({(m.card.base_sha256, m.card.strength, *sorted(m.states)) for m in members}) > 1:
-        raise UsageError(
-            "not-averageable",
-            "These adapters have unlike bases, views or strengths.",
-            "Average adapters of one base, and export them with one --strength.",
-        )
     first = members[0]
+    for what, key in (
+        ("bases", lambda m: m.card.base_sha256),
+        ("views", lambda m: set(m.states)),
+        ("targets", lambda m: m.card.target),
+        ("strengths", lambda m: m.card.strength),
+    ):
+        if unlike := [m for m in members if key(m) != key(first)]:
+            titles = (m.card.description.title for m in (first, unlike[0]))
+            raise UsageError(
+                "not-averageable",
+                f"{' and '.join(f'“{title}”' for title in titles)} have unlike {what}.",
+                "Average adapters of one base, target and threshold, exported with one --strength.",
+            )
     network = _network(first.card.network)
     results = {
         view: average(
@@ -257,16 +276,13 @@ def _changes(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _changed(args: argparse.Namespace) -> Callable[[Path], None]:
-    """Return what writes the adapter, checked, with what is to change on its card; else a copy."""
+    """Return what writes the adapter anew, checked, with what is to change on its card."""
     from sahlora.errors import UsageError
     from sahlora.models.adapter_file import save_adapter
-    from sahlora.models.registry import copy_to, find
 
     adapter, changes = _read(args.adapter), _changes(args)
     if changes.get("title") == "":
         raise UsageError("no-title", "An adapter needs a title.", "Give --title a text.")
-    if not changes:
-        return copy_to(find(args.adapter, "adapter"))
     strength = changes.pop("strength", adapter.card.strength)
     description = replace(adapter.card.description, **changes)
     card = replace(adapter.card, description=description, strength=strength)

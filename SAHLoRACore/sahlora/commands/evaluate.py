@@ -102,7 +102,8 @@ def _require_own_folder(args: argparse.Namespace, cases: list[Case]) -> None:
 
     files = [args.output / name for name in FILES]
     inputs = [file for case in cases for file in case.files] + manifest_files(args.manifest)
-    inputs += [find(name) for name in (args.model, args.adapter, args.compare) if name]
+    named = ((args.model, "base"), (args.adapter, "adapter"), (args.compare, None))
+    inputs += [find(name, kind) for name, kind in named if name]
     count = (2 if args.compare else 1) if args.outlines else 0
     outlines = [_outline_file(args.output, case, number) for case in cases for number in range(count)]
     require_writable(*files, *outlines, inputs=inputs)

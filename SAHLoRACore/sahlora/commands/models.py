@@ -43,9 +43,12 @@ def run(args: argparse.Namespace, progress: Progress) -> None:
 
 def _list(args: argparse.Namespace, progress: Progress) -> None:
     from sahlora.models.base_model import read_base_card
-    from sahlora.models.registry import installed, models_folder
+    from sahlora.models.registry import installed, own_folder, readable, unusable
 
-    models = [(model, read_base_card(model.path)) for model in installed("base")]
+    models, odd = readable(installed("base"), lambda model: read_base_card(model.path))
+    for path, error in {**unusable(), **odd}.items():
+        progress.warning("unusable-model", f"{path} is left out: {error.message}", error.hint)
+    folder = own_folder()
     rows = [
         {
             "name": model.name,
@@ -59,7 +62,7 @@ def _list(args: argparse.Namespace, progress: Progress) -> None:
         }
         for model, card in models
     ]
-    progress.result(models=rows, folder=str(models_folder()))
+    progress.result(models=rows, folder=folder and str(folder))
     if args.progress == "json":
         return
     if args.json:
@@ -67,7 +70,7 @@ def _list(args: argparse.Namespace, progress: Progress) -> None:
         return
     for row in rows:
         print(f"{row['name']:<24} {row['outlines']}; {'shipped' if row['shipped'] else 'yours'}")
-    print(f"Your models: {models_folder()}")
+    print(f"Your models: {folder or 'no place, as you have no home folder'}")
 
 
 def _show(args: argparse.Namespace, progress: Progress) -> None:
@@ -103,12 +106,12 @@ def _import(args: argparse.Namespace, progress: Progress) -> None:
     from sahlora.models.base_model import load_model, save_model
     from sahlora.models.card import Target
     from sahlora.models.published import import_published
-    from sahlora.models.registry import SUFFIX, copy_to, install
+    from sahlora.models.registry import SUFFIX, install
 
     name = args.name or args.file.name.split(".")[0]
     if args.file.suffix == SUFFIX:
-        load_model(args.file)
-        path = install(name, copy_to(args.file))
+        model = load_model(args.file)
+        path = install(name, lambda path: save_model(path, model.network, model.card))
     else:
         target = Target(SAH if args.target == "sah" else INTRACRANIAL_HEMORRHAGE)
         network, card = import_published(args.file, name, target)

@@ -140,7 +140,7 @@ def read_description(args: argparse.Namespace) -> Description:
     description = Description(args.output.name.removesuffix(SUFFIX))
     if args.description is not None:
         try:
-            description = decode(Description, args.description.read_text(encoding="utf-8"))
+            description = decode(Description, args.description.read_text(encoding="utf-8-sig"))
         except (OSError, ValueError) as error:
             raise InputError(
                 "not-found", f"Can't read the description {args.description}.", "Check its name."

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
+from sahlora.imaging.pieces import connected_pieces
+
 Array = np.ndarray
 
 BONE_HU = 200
@@ -55,7 +57,7 @@ def find_brain(hu: Array, spacing: tuple[float, float, float]) -> Array:
         enclosed = ndimage.binary_fill_holes(ring) & ~ring
         soft = _within(enclosed, 4.0, in_plane) & (image > TISSUE_HU[0]) & (image < TISSUE_HU[1])
         tissue[index] = ~_within(~soft, MARGIN_MM, in_plane)
-    labels, count = ndimage.label(tissue)
+    labels, count = connected_pieces(tissue)
     if count == 0:
         return tissue
     sizes = np.bincount(labels.ravel())
@@ -72,7 +74,7 @@ def _within(mask: Array, distance: float, spacing: tuple[float, ...]) -> Array:
 
 
 def _without_small(mask: Array, smallest: float) -> Array:
-    labels, _ = ndimage.label(mask)
+    labels, _ = connected_pieces(mask)
     keep = np.bincount(labels.ravel()) >= smallest
     keep[0] = False
     return keep[labels]

@@ -14,15 +14,13 @@ from pydicom.uid import generate_uid
 
 from sahlora.about import __version__
 from sahlora.errors import InputError
+from sahlora.imaging.dicom_files import lenient
+from sahlora.imaging.dicom_identity import referable
 from sahlora.imaging.terminology import Code, Segment
 from sahlora.imaging.volume import Volume
 from sahlora.runtime.files import replacing
 
 SERIES_NUMBER = 900
-EMPTY_IF_ABSENT = [
-    "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID",
-    "AccessionNumber", "ReferringPhysicianName", "SeriesNumber",
-]  # fmt: skip
 
 
 def write_dicom_seg(
@@ -54,34 +52,19 @@ def write_dicom_seg(
             f"{volume.name} was not read from DICOM: a DICOM SEG can't refer to it.",
             "Write .nii.gz or .seg.nrrd, or start from the DICOM series.",
         )
-    images = [_source(file, float(np.median(volume.slice_thickness))) for file in volume.sources]
+    images = referable(volume.sources, float(np.median(volume.slice_thickness)))
     mask = np.ascontiguousarray(volume.axes.to_stored(np.asarray(label) != 0)).astype(np.uint8)
     try:
-        segmentation = _segmentation(images, mask, segment, algorithm)
-    except AttributeError as error:
+        with lenient():
+            segmentation = _segmentation(images, mask, segment, algorithm)
+    except Exception as error:  # the library raises anything on what it finds invalid
         raise InputError(
             "incomplete-dicom",
             f"{volume.name} lacks what a DICOM SEG must state: {error}.",
             "Write .nii.gz or .seg.nrrd instead.",
         ) from error
-    with replacing(path) as temporary:
+    with replacing(path) as temporary, lenient():
         segmentation.save_as(temporary)
-
-
-def _source(file: Path, thickness: float) -> pydicom.Dataset:
-    """Read the header of a source image and add what a segmentation must state and an image may omit."""
-    try:
-        image = pydicom.dcmread(file, stop_before_pixels=True)
-    except OSError as error:
-        raise InputError(
-            "unreadable", f"{file} can't be read any more.", "Keep the DICOM files in place."
-        ) from error
-    for name in EMPTY_IF_ABSENT:
-        if name not in image:
-            setattr(image, name, None)
-    if image.get("SliceThickness") is None:
-        image.SliceThickness = f"{thickness:.6g}"
-    return image
 
 
 def _segmentation(

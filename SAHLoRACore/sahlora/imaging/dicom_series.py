@@ -1,50 +1,38 @@
-"""DICOM series: what a folder holds, which series to take and why."""
+"""DICOM series: what a folder or an archive holds, and what speaks for or against each as a head CT."""
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import pydicom
-from pydicom.errors import InvalidDicomError
 
 from sahlora.errors import InputError
-from sahlora.imaging.geometry import SliceStack
+from sahlora.imaging.dicom_files import Source, files_in
+from sahlora.imaging.dicom_headers import ImageHeader, read_header, stack_of
+from sahlora.imaging.series_words import (
+    has_agent,
+    is_projection,
+    is_sharp,
+    says_bone,
+    says_contrast,
+)
 from sahlora.runtime.progress import SILENT, Progress
 
-HEADER = [
-    "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription",
-    "Modality", "ImageType", "SamplesPerPixel", "ConvolutionKernel", "ContrastBolusAgent", "NumberOfFrames",
-    "Rows", "Columns", "PixelSpacing", "ImagePositionPatient", "ImageOrientationPatient",
-    "PatientName", "PatientID", "PatientBirthDate", "StudyDate", "AccessionNumber",
-]  # fmt: skip
-
 MINIMUM_SLICES = 3
-HEAD_COVERAGE_MM = 80.0
-ROUTINE_STEP_MM = 5.0
 SAME_POSITION_MM = 0.01
-
-PROJECTION = re.compile(
-    r"\bm(in)?ip\b|screen ?s(ave|hot)|dose (report|info)|patient protocol|scout|topogram|localizer", re.I
-)
-CONTRAST = re.compile(
-    r"\bct[apv]\b|angio|contrast|perfusion|arterial|venous|\+ ?c\b|\bc\+|\bkm\b|kontrast", re.I
-)
-NO_CONTRAST = re.compile(
-    r"\b(non?|w/?o|without|ohne|sans|sin)[ -]*(iv[ -]*)?(contrast\w*|kontrast\w*|km|c)\b",
-    re.I,
-)
-BONE = re.compile(r"bone|lung|edge|\bos\b|knochen|hueso", re.I)
-BONE_KERNEL = re.compile(r"[A-Z][a-z]?[5-9]\d[a-z]*|FC[358]\d|Y[A-E]|[DEL]")
-"""Siemens from 50 (B60s, Hr64h), Canon FC30, FC50 and FC80, Philips YA to YE, D, E and L."""
+MOST_PARTS = 4
+"""More images than this at each position are perfusion."""
 LINES = {"axial": 2, "coronal": 1, "sagittal": 0}
 
 
 @dataclass(frozen=True)
 class SeriesInfo:
     """One series of a folder, and what speaks for or against it.
+
+    Several volumes under one UID (two kernels, two phases) are listed as series of their own.
 
     Parameters
     ----------
@@ -56,11 +44,17 @@ class SeriesInfo:
         Number of different slice positions.
     step, coverage : float
         Median distance between slices and distance from the first to the last, in mm.
+    part : str
+        What tells it from the other volumes under its UID, e.g. ``kernel H31s``; empty if there are none.
+    agent, contrast : bool
+        Whether the tag names a contrast agent; whether the tag or the description says so.
+    sharp, bone : bool
+        Whether the kernel is one for bone or lung; whether the description speaks of them.
     obstacle : str
         Why it can't be read as a volume; empty if it can.
     reason : str
         Why it was or wasn't chosen.
-    headers : tuple of pydicom.Dataset
+    headers : tuple of ImageHeader
         Its images in order along the slice normal.
     left_out : int
         Images of the series that lie in no plane of the others (another size or orientation, a localizer).
@@ -76,13 +70,17 @@ class SeriesInfo:
     coverage: float
     kernel: str
     image_type: str
+    part: str
+    agent: bool
     contrast: bool
+    sharp: bool
+    bone: bool
     study: str
     patient: str = field(repr=False)
     obstacle: str
     reason: str = ""
     chosen: bool = False
-    headers: tuple[pydicom.Dataset, ...] = field(default=(), repr=False, compare=False)
+    headers: tuple[ImageHeader, ...] = field(default=(), repr=False, compare=False)
     left_out: int = 0
 
     @property
@@ -95,46 +93,49 @@ class SeriesInfo:
         """What the series is, without words that somebody typed and that may name the patient."""
         step = f" of {self.step:.3g} mm" if self.step else ""
         kernel = f", kernel {self.kernel}" if self.kernel else ""
-        return f"{self.modality or 'no modality'}, {self.orientation}, {self.slices} slices{step}{kernel}"
+        part = f", {self.part}" if self.part and not self.part.startswith("kernel") else ""
+        return (
+            f"{self.modality or 'no modality'}, {self.orientation}, {self.slices} slices{step}{kernel}{part}"
+        )
 
 
 # ------------------------------------------------------------------------------------------------- list
 
 
 def list_series(folder: Path, progress: Progress = SILENT) -> list[SeriesInfo]:
-    """List the DICOM series in a folder and its subfolders; files of other kinds are passed over.
+    """List the DICOM series in a folder and its subfolders, or in a zip archive; other files are passed over.
 
     Raises
     ------
     InputError
-        ``empty-folder`` or ``no-dicom``.
+        ``empty-folder``, ``no-dicom`` or ``unreadable``.
     """
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    if not paths:
-        raise InputError(
-            "empty-folder", f"The folder {folder} is empty.", "Choose a folder with a DICOM series."
-        )
-    listed = series_of(paths, progress)
+    files = files_in(folder)
+    if not files:
+        raise InputError("empty-folder", f"{folder} is empty.", "Choose a folder with a DICOM series.")
+    listed = series_of(files, progress)
     if not listed:
         raise InputError(
-            "no-dicom", f"The folder {folder} holds no DICOM images.", "Choose a folder with a DICOM series."
+            "no-dicom", f"{folder} holds no DICOM images.", "Choose a folder or archive with a DICOM series."
         )
     return listed
 
 
-def series_of(paths: list[Path], progress: Progress = SILENT) -> list[SeriesInfo]:
+def series_of(files: Iterable[Source], progress: Progress = SILENT) -> list[SeriesInfo]:
     """List the DICOM series that files belong to; reports the first half of the reading."""
-    groups: dict[str, list[pydicom.Dataset]] = {}
-    for done, path in enumerate(paths, 1):
-        header = read_header(path)
+    files = list(files)
+    groups: dict[str, list[ImageHeader]] = {}
+    for done, file in enumerate(files, 1):
+        header = read_header(file)
         if header is not None:
-            groups.setdefault(str(header.SeriesInstanceUID), []).append(header)
-        progress.update(done / len(paths) / 2)
-    ordered = sorted(
-        groups.values(),
-        key=lambda h: (str(h[0].get("StudyInstanceUID")), _number(h[0]), h[0].SeriesInstanceUID),
-    )
-    return [_describe(headers, number) for number, headers in enumerate(ordered, 1)]
+            groups.setdefault(header.series, []).append(header)
+        progress.update(done / len(files) / 2)
+    ordered = sorted(groups.values(), key=lambda h: (h[0].study, h[0].number, h[0].series))
+    listed: list[SeriesInfo] = []
+    for headers in ordered:
+        for part, planes in _parts(_in_order(_main_planes(headers))):
+            listed.append(_describe(headers, planes, part, len(listed) + 1))
+    return listed
 
 
 def is_dicom(path: Path) -> bool:
@@ -142,78 +143,65 @@ def is_dicom(path: Path) -> bool:
     return read_header(path) is not None
 
 
-def read_header(path: Path) -> pydicom.Dataset | None:
-    """Read what is needed to judge a DICOM file; None if it is no DICOM object of a series."""
-    try:
-        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=HEADER)
-    except (InvalidDicomError, OSError, EOFError, ValueError, AttributeError):
-        return None
-    return header if header.get("SeriesInstanceUID") else None
-
-
-def _number(header: pydicom.Dataset) -> int:
-    try:
-        return int(header.get("SeriesNumber") or 0)
-    except ValueError:
-        return 0
-
-
-def _describe(headers: list[pydicom.Dataset], number: int) -> SeriesInfo:
-    first = headers[0]
-    image_type = "\\".join(first.get("ImageType") or ())
-    planes = _in_order(_main_planes(headers))
-    positions = _distinct(stack_of(planes).positions) if planes else np.zeros(0)
-    kernel = first.get("ConvolutionKernel") or ""
+def _describe(headers: list[ImageHeader], planes: list[ImageHeader], part: str, number: int) -> SeriesInfo:
+    first = planes[0] if planes else headers[0]
+    positions = distinct(stack_of(planes).positions) if planes else np.zeros(0)
+    agent = any(has_agent(h.agent) for h in planes or headers)
     return SeriesInfo(
-        uid=str(first.SeriesInstanceUID),
+        uid=first.series,
         number=number,
-        description=str(first.get("SeriesDescription") or ""),
-        modality=str(first.get("Modality") or ""),
-        orientation=_orientation(planes[0]) if planes else "none",
+        description=first.description,
+        modality=first.modality,
+        orientation=_orientation(first) if planes else "none",
         slices=len(positions),
         step=float(np.median(np.diff(positions))) if len(positions) > 1 else 0.0,
         coverage=float(np.ptp(positions)) if len(positions) else 0.0,
-        kernel=kernel if isinstance(kernel, str) else "\\".join(kernel),
-        image_type=image_type,
-        contrast=any(h.get("ContrastBolusAgent") for h in headers)
-        or bool(CONTRAST.search(NO_CONTRAST.sub("", str(first.get("SeriesDescription") or "")))),
-        study=str(first.get("StudyInstanceUID") or ""),
-        patient=str(first.get("PatientID") or first.get("PatientName") or ""),
-        obstacle=_obstacle(headers, planes, len(positions), image_type),
+        kernel=first.kernel,
+        image_type=first.image_type,
+        part=part,
+        agent=agent,
+        contrast=agent or (not first.agent and says_contrast(first.description)),
+        sharp=is_sharp(first.kernel, first.description),
+        bone=says_bone(first.description),
+        study=first.study,
+        patient=first.patient,
+        obstacle=_obstacle(headers, planes, len(positions)),
         headers=tuple(planes),
-        left_out=len(headers) - len(planes),
+        left_out=len(headers) - len(_main_planes(headers)),
     )
 
 
-def _obstacle(
-    headers: list[pydicom.Dataset], planes: list[pydicom.Dataset], slices: int, image_type: str
-) -> str:
-    first = headers[0]
-    modality = first.get("Modality") or "of unknown modality"
-    if modality != "CT":
-        return f"it is {modality}, not CT"
-    if int(first.get("NumberOfFrames") or 1) > 1:
+def _obstacle(headers: list[ImageHeader], planes: list[ImageHeader], slices: int) -> str:
+    first = planes[0] if planes else headers[0]
+    if first.modality != "CT":
+        return f"it is {first.modality or 'of unknown modality'}, not CT"
+    if first.frames > 1:
         return "it is multi-frame (Enhanced CT), which is not supported"
-    if "LOCALIZER" in image_type.upper():
+    if first.is_localizer:
         return "it is a localizer"
-    if PROJECTION.search(f"{first.get('SeriesDescription') or ''} {image_type}".replace("\\", " ")):
+    if is_projection(first.description, first.image_type):
         return "it is a projection, localizer or report"
-    if int(first.get("SamplesPerPixel") or 1) > 1:
+    if first.samples > 1:
         return "it has color images"
     if not planes:
-        return "its images have no position in the patient"
+        return "its images lack a size, a pixel spacing or a position in the patient"
     if slices < MINIMUM_SLICES:
         return f"it has only {slices} slice{'s' * (slices != 1)}"
-    if len({h.SOPInstanceUID for h in planes}) > 1.5 * slices:
+    if len({h.identifiers.get("PatientID", "") for h in planes} - {""}) > 1:
+        return "its images are of several patients"
+    if len({h.uid or str(h.source) for h in planes}) > 1.5 * slices:
         return "it has several images at the same positions (perfusion or phases)"
     return ""
 
 
-def _main_planes(headers: list[pydicom.Dataset]) -> list[pydicom.Dataset]:
+# ----------------------------------------------------------------------------------------------- planes
+
+
+def _main_planes(headers: list[ImageHeader]) -> list[ImageHeader]:
     """Keep the largest set of images with one orientation, size and pixel spacing; no localizer."""
-    sets: list[list[pydicom.Dataset]] = []
+    sets: list[list[ImageHeader]] = []
     for header in headers:
-        if not _has_plane(header) or "LOCALIZER" in (header.get("ImageType") or ()):
+        if not header.has_plane or header.is_localizer:
             continue
         home = next((s for s in sets if _same_plane(s[0], header)), None)
         if home is None:
@@ -223,28 +211,16 @@ def _main_planes(headers: list[pydicom.Dataset]) -> list[pydicom.Dataset]:
     return max(sets, key=len, default=[])
 
 
-def _has_plane(header: pydicom.Dataset) -> bool:
-    """Tell whether an image has a position, perpendicular unit axes and a pixel spacing."""
-    try:
-        axes = np.array(header.ImageOrientationPatient, float).reshape(2, 3)
-        return (
-            np.isfinite(np.array(header.ImagePositionPatient, float)).sum() == 3
-            and np.allclose(axes @ axes.T, np.eye(2), atol=1e-3)
-            and min(float(mm) for mm in header.PixelSpacing) > 0
-        )
-    except (AttributeError, TypeError, ValueError):
-        return False
-
-
-def _same_plane(a: pydicom.Dataset, b: pydicom.Dataset) -> bool:
-    return (
-        (a.Rows, a.Columns) == (b.Rows, b.Columns)
-        and np.allclose(a.PixelSpacing, b.PixelSpacing, rtol=0, atol=1e-4)
-        and np.allclose(a.ImageOrientationPatient, b.ImageOrientationPatient, rtol=0, atol=2e-3)
+def _same_plane(a: ImageHeader, b: ImageHeader) -> bool:
+    assert a.pixel is not None and a.cosines is not None and b.pixel is not None and b.cosines is not None
+    return bool(
+        a.shape == b.shape
+        and np.allclose(a.pixel, b.pixel, rtol=0, atol=1e-4)
+        and np.allclose(a.cosines, b.cosines, rtol=0, atol=2e-3)
     )
 
 
-def _in_order(headers: list[pydicom.Dataset]) -> list[pydicom.Dataset]:
+def _in_order(headers: list[ImageHeader]) -> list[ImageHeader]:
     """Sort images by position along the slice normal of the first one."""
     if not headers:
         return []
@@ -252,131 +228,45 @@ def _in_order(headers: list[pydicom.Dataset]) -> list[pydicom.Dataset]:
     return [headers[i] for i in np.argsort(positions, kind="stable")]
 
 
-def stack_of(headers: list[pydicom.Dataset]) -> SliceStack:
-    """Place images in the patient, in the order given."""
-    first = headers[0]
-    cosines = np.array(first.ImageOrientationPatient, float)
-    return SliceStack(
-        np.array([h.ImagePositionPatient for h in headers], float),
-        cosines[:3],
-        cosines[3:],
-        (float(first.PixelSpacing[0]), float(first.PixelSpacing[1])),
-        (int(first.Rows), int(first.Columns)),
-    )
-
-
-def _distinct(positions: np.ndarray) -> np.ndarray:
-    return positions[np.concatenate([[True], np.diff(positions) > SAME_POSITION_MM])]
-
-
-def _orientation(header: pydicom.Dataset) -> str:
-    cosines = np.array(header.ImageOrientationPatient, float)
-    axis = int(np.abs(np.cross(cosines[:3], cosines[3:])).argmax())
-    return next(name for name, line in LINES.items() if line == axis)
-
-
-# ----------------------------------------------------------------------------------------------- choose
-
-
-def choose_series(listed: list[SeriesInfo], series: str | None = None) -> list[SeriesInfo]:
-    """Choose one series and say of each why it was or wasn't chosen.
-
-    Left out are: other modalities than CT, multi-frame objects, localizers, projections (MIP) and reports,
-    color images, images without a position, fewer than 3 slices, several images at the same positions. Of the
-    others the first by this order is chosen: axial; covers at least 80 mm; original rather than derived;
-    without contrast agent; soft-tissue rather than bone or lung kernel; slice step nearest to 5 mm, the step
-    of routine head CT (thinner slices are noisier); more slices; lower number in the list.
-
-    Parameters
-    ----------
-    listed : list of SeriesInfo
-        From `list_series`.
-    series : str, optional
-        The user's own choice: number as listed, UID, unique beginning of a UID, or description.
-
-    Returns
-    -------
-    list of SeriesInfo
-        The same series, the chosen one first, with ``chosen`` and ``reason`` set.
-
-    Raises
-    ------
-    InputError
-        ``no-ct-series``, ``several-studies``, ``unknown-series``, ``ambiguous-series``, ``unusable-series``.
-    """
-    if series is not None:
-        best, why = _requested(listed, series), "asked for"
-        if best.obstacle:
-            raise InputError(
-                "unusable-series", f"Series {best.title} can't be used: {best.obstacle}.", _others(listed)
-            )
-    else:
-        usable = sorted((s for s in listed if not s.obstacle), key=_preference)
-        if not usable:
-            found = "; ".join(f"{s.title}: {s.obstacle}" for s in listed)
-            raise InputError(
-                "no-ct-series", "The folder holds no CT series that can be used.", f"Found {found}."
-            )
-        studies = {(s.patient, s.study) for s in usable}
-        if len(studies) > 1:
-            patients = len({patient for patient, _ in studies})
-            what = f"{patients} patients" if patients > 1 else f"{len(studies)} studies of one patient"
-            raise InputError("several-studies", f"The folder holds CT of {what}.", _others(listed))
-        best, why = usable[0], _merits(usable[0])
-    rest = [
-        replace(s, reason=s.obstacle or f"series {best.number} is {_difference(best, s)}")
-        for s in listed
-        if s is not best
-    ]
-    return [replace(best, chosen=True, reason=why), *rest]
-
-
-def _requested(listed: list[SeriesInfo], series: str) -> SeriesInfo:
-    for exact in (
-        [s for s in listed if s.uid == series],
-        [s for s in listed if str(s.number) == series],
-        [s for s in listed if s.description.strip().lower() == series.strip().lower()],
-        [s for s in listed if s.uid.startswith(series)],
-    ):
-        if len(exact) == 1:
-            return exact[0]
-        if exact:
-            raise InputError("ambiguous-series", f"{len(exact)} series fit {series!r}.", _others(exact))
-    raise InputError("unknown-series", f"There is no series {series!r}.", _others(listed))
-
-
-def _others(listed: list[SeriesInfo]) -> str:
-    return "Choose a series by its number: " + "; ".join(s.title for s in listed) + "."
-
-
-CRITERIA = (
-    ("axial", lambda s: s.orientation == "axial"),
-    ("longer than 80 mm", lambda s: s.coverage >= HEAD_COVERAGE_MM),
-    ("original", lambda s: "DERIVED" not in s.image_type.upper()),
-    ("without contrast agent", lambda s: not s.contrast),
-    ("of a soft-tissue kernel", lambda s: not has_bone_kernel(s)),
+KINDS: tuple[tuple[str, Callable[[ImageHeader], str]], ...] = (
+    ("kernel", lambda h: h.kernel),
+    ("contrast agent", lambda h: h.agent),
+    ("image type", lambda h: h.image_type),
+    ("acquisition", lambda h: h.acquisition),
+    ("phase", lambda h: h.phase),
+    ("time", lambda h: h.time),
 )
 
 
-def _preference(s: SeriesInfo) -> tuple[float, ...]:
-    return (
-        *(not met(s) for _, met in CRITERIA),
-        round(abs(np.log(s.step / ROUTINE_STEP_MM)), 2),
-        -s.slices,
-        s.number,
-    )
+def _parts(planes: list[ImageHeader]) -> list[tuple[str, list[ImageHeader]]]:
+    """Split what lies mixed under one UID: two kernels or phases over the same part of the head.
+
+    What differs block by block along the head (a kernel for the base of the skull, an acquisition a slice) is
+    one volume. So are images at the same positions that nothing tells apart, and more than a few of them.
+    """
+    for name, kind in KINDS if len(planes) > 1 else ():
+        groups: dict[str, list[ImageHeader]] = {}
+        for header in planes:
+            groups.setdefault(kind(header), []).append(header)
+        changes = sum(kind(a) != kind(b) for a, b in pairwise(planes))
+        by_itself = name in ("kernel", "contrast agent") or _repeats(planes)
+        clean = not any(_repeats(group) for group in groups.values())
+        if 1 < len(groups) <= MOST_PARTS and changes >= len(groups) and by_itself and clean:
+            return [(f"{name} {value or 'not given'}", group) for value, group in groups.items()]
+    return [("", planes)]
 
 
-def _merits(s: SeriesInfo) -> str:
-    return ", ".join(name for name, met in CRITERIA if met(s)) or "the only one"
+def _repeats(planes: list[ImageHeader]) -> bool:
+    """Whether most images share their position with another one."""
+    return len(planes) > 1.5 * len(distinct(stack_of(planes).positions))
 
 
-def _difference(best: SeriesInfo, other: SeriesInfo) -> str:
-    lacking = [name for name, met in CRITERIA if met(best) and not met(other)]
-    return ", ".join(lacking[:1]) or "preferred for its slices"
+def distinct(positions: np.ndarray) -> np.ndarray:
+    """Return those of ascending positions in mm that differ from the one before."""
+    return positions[np.concatenate([[True], np.diff(positions) > SAME_POSITION_MM])]
 
 
-def has_bone_kernel(s: SeriesInfo) -> bool:
-    """Tell a bone or lung kernel by its name or by the series' description."""
-    name = s.kernel.split("\\")[0]
-    return bool(BONE_KERNEL.fullmatch(name) or BONE.search(f"{name} {s.description}"))
+def _orientation(header: ImageHeader) -> str:
+    assert header.cosines is not None
+    axis = int(np.abs(np.cross(*header.cosines)).argmax())
+    return next(name for name, line in LINES.items() if line == axis)

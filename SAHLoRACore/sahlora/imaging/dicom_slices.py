@@ -6,25 +6,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pydicom
-from pydicom.errors import InvalidDicomError
 
 from sahlora.errors import InputError
+from sahlora.imaging.dicom_files import Source, is_zip, name_of
+from sahlora.imaging.dicom_headers import ImageHeader, read_header, stack_of
+from sahlora.imaging.dicom_pixels import read_plane
 from sahlora.imaging.dicom_series import (
     MINIMUM_SLICES,
     SAME_POSITION_MM,
-    choose_series,
+    SeriesInfo,
     list_series,
-    read_header,
     series_of,
-    stack_of,
 )
-from sahlora.imaging.geometry import EVEN_TOLERANCE_MM, OUTSIDE_HU, SliceStack
+from sahlora.imaging.geometry import EVEN_TOLERANCE_MM, SliceStack
+from sahlora.imaging.series_choice import choose_series, tell_doubts
 from sahlora.runtime.progress import SILENT, Progress
 
-IDENTIFIERS = ("PatientName", "PatientID", "PatientBirthDate", "StudyDate", "AccessionNumber")
-LOWEST_TISSUE, HIGHEST_TISSUE = -1000, 3071
-"""A padding value between these HU is a wrong tag, since real voxels have it too."""
+INDEX_NAME = "DICOMDIR"
+"""The table of contents of a CD stands for the folder it lies in."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +31,7 @@ class Acquisition:
     """The slices of a chosen series in order, and where they lie."""
 
     stack: SliceStack
-    files: tuple[Path, ...]
+    files: tuple[Source, ...]
     planes: tuple[np.ndarray, ...]
     notes: tuple[str, ...]
     identifiers: dict[str, str]
@@ -40,89 +39,77 @@ class Acquisition:
 
 
 def read_series(path: Path, series: str | None = None, progress: Progress = SILENT) -> Acquisition:
-    """Read the slices of one series of a folder, or of the series that a file belongs to.
+    """Read the slices of one series of a folder or zip archive, or of the series that a file belongs to.
 
     Raises
     ------
     InputError
         Those of `list_series` and `choose_series`; ``unreadable``, ``undecodable``, ``not-3d``,
-        ``conflicting-slices``, ``too-few-slices``.
+        ``bad-dicom-value``, ``conflicting-slices``, ``too-few-slices``.
     """
-    if path.is_dir():
-        listed = list_series(path, progress)
-    else:
-        header = read_header(path)
-        if header is None:
-            raise InputError(
-                "unreadable", f"{path} can't be read as DICOM.", "It may be damaged or of another format."
-            )
-        listed = series_of(sorted(p for p in path.parent.iterdir() if p.is_file()), progress)
-        series = series or str(header.SeriesInstanceUID)
-    best, *others = choose_series(listed, series)
+    best, *others = choose_series(*_listed(path, series, progress))
+    notes = _told(best, others, progress)
+    planes = []
+    for done, header in enumerate(best.headers, 1):
+        planes.append((header, read_plane(header.source)))
+        progress.update(0.5 + done / len(best.headers) / 2)
+    kept, dropped = _without_copies(planes)
+    if len(kept) < MINIMUM_SLICES:
+        raise InputError("too-few-slices", f"The series has only {len(kept)} slices.", "A head CT is needed.")
+    stack = stack_of([h for h, _ in kept])
+    return Acquisition(
+        stack,
+        tuple(h.source for h, _ in kept),
+        tuple(plane for _, plane in kept),
+        (*notes, *dropped, *_geometry_notes(stack)),
+        kept[0][0].identifiers,
+        best.contrast,
+    )
+
+
+def stands_for_dicom(path: Path) -> bool:
+    """Whether a file is a DICOM object, a DICOMDIR or a zip archive."""
+    return path.name.upper() == INDEX_NAME or is_zip(path) or read_header(path) is not None
+
+
+def _listed(path: Path, series: str | None, progress: Progress) -> tuple[list[SeriesInfo], str | None]:
+    """List the series that a path stands for, and which of them is asked for."""
+    if path.is_dir() or is_zip(path):
+        return list_series(path, progress), series
+    if path.name.upper() == INDEX_NAME:
+        return list_series(path.parent, progress), series
+    header = read_header(path)
+    if header is None:
+        raise InputError(
+            "unreadable", f"{path} can't be read as DICOM.", "It may be damaged or of another format."
+        )
+    listed = series_of(sorted(p for p in path.parent.iterdir() if p.is_file()), progress)
+    mine = [s for s in listed if any(h.source == path for h in s.headers)]
+    return listed, series or (str(mine[0].number) if mine else header.series)
+
+
+def _told(best: SeriesInfo, others: list[SeriesInfo], progress: Progress) -> list[str]:
+    """Say which series was chosen and what is doubtful about it; return notes without words people typed."""
     notes = []
+    progress.emit("series", chosen=best.title, others=[s.title for s in others], reason=best.reason)
     if others:
         notes.append(
             f"Chosen of {len(others) + 1} series: number {best.number} ({best.kind}), {best.reason}."
         )
         notes += [f"Not chosen: number {s.number} ({s.kind}): {s.reason}." for s in others]
-        progress.emit("series", chosen=best.title, others=[s.title for s in others])
+
+    def warning(code: str, message: str, hint: str) -> None:
+        progress.warning(code, message, hint)
+        notes.append(message)
+
+    tell_doubts(best, others, warning)
     if best.left_out:
-        notes.append(f"{best.left_out} images of another size or orientation were left out.")
-    planes = []
-    for done, header in enumerate(best.headers, 1):
-        planes.append((header, _read_plane(Path(str(header.filename)))))
-        progress.update(0.5 + done / len(best.headers) / 2)
-    kept, dropped = _without_copies(planes)
-    notes += dropped
-    if len(kept) < MINIMUM_SLICES:
-        raise InputError("too-few-slices", f"The series has only {len(kept)} slices.", "A head CT is needed.")
-    stack = stack_of([h for h, _ in kept])
-    first = kept[0][0]
-    return Acquisition(
-        stack,
-        tuple(Path(str(h.filename)) for h, _ in kept),
-        tuple(plane for _, plane in kept),
-        (*notes, *_geometry_notes(stack)),
-        {name: str(first.get(name)) for name in IDENTIFIERS if first.get(name)},
-        best.contrast,
-    )
+        images = "1 image" if best.left_out == 1 else f"{best.left_out} images"
+        notes.append(f"{images} of another size or orientation, or without position, left out.")
+    return notes
 
 
-def _read_plane(path: Path) -> np.ndarray:
-    """Read one slice as int16 HU; padding and what lies below -1024 HU become -1024."""
-    try:
-        image = pydicom.dcmread(path)
-        stored = image.pixel_array
-    except NotImplementedError as error:
-        raise _undecodable(path) from error
-    except (InvalidDicomError, OSError, EOFError, ValueError, AttributeError, RuntimeError) as error:
-        if "missing dependencies" in str(error):
-            raise _undecodable(path) from error
-        raise InputError(
-            "unreadable", f"{path} can't be read: {error}.", "It may be damaged: export it again."
-        ) from error
-    if stored.ndim != 2:
-        raise InputError("not-3d", f"{path} is not a plain gray image.", "Use the original CT series.")
-    slope, intercept = float(image.get("RescaleSlope", 1)), float(image.get("RescaleIntercept", 0))
-    hu = stored * np.float32(slope) + np.float32(intercept)
-    padding = image.get("PixelPaddingValue")
-    if padding is not None:
-        value = float(np.asarray(int(padding)).astype(stored.dtype)) * slope + intercept
-        if not LOWEST_TISSUE <= value <= HIGHEST_TISSUE:
-            hu[hu == value] = OUTSIDE_HU
-    return np.clip(np.rint(hu), OUTSIDE_HU, 32767).astype(np.int16)
-
-
-def _undecodable(path: Path) -> InputError:
-    syntax = pydicom.dcmread(path, stop_before_pixels=True).file_meta.TransferSyntaxUID.name
-    return InputError(
-        "undecodable",
-        f"{path} is compressed as {syntax} and can't be decoded.",
-        "Install python-gdcm, or export the series uncompressed.",
-    )
-
-
-Plane = tuple[pydicom.Dataset, np.ndarray]
+Plane = tuple[ImageHeader, np.ndarray]
 
 
 def _without_copies(planes: list[Plane]) -> tuple[list[Plane], list[str]]:
@@ -137,7 +124,7 @@ def _without_copies(planes: list[Plane]) -> tuple[list[Plane], list[str]]:
             last = float(position)
             continue
         if not _is_copy(plane, kept[-1]):
-            name, previous = (Path(str(header.filename)).name for header, _ in (plane, kept[-1]))
+            name, previous = (name_of(header.source) for header, _ in (plane, kept[-1]))
             raise InputError(
                 "conflicting-slices",
                 f"{previous} and {name} are different images of the same position.",
@@ -148,7 +135,8 @@ def _without_copies(planes: list[Plane]) -> tuple[list[Plane], list[str]]:
 
 
 def _is_copy(one: Plane, other: Plane) -> bool:
-    apart = np.subtract(one[0].ImagePositionPatient, other[0].ImagePositionPatient)
+    assert one[0].position is not None and other[0].position is not None
+    apart = one[0].position - other[0].position
     return bool(np.linalg.norm(apart) < SAME_POSITION_MM and np.array_equal(one[1], other[1]))
 
 

@@ -15,6 +15,7 @@ from scipy import ndimage
 from scipy.optimize import linear_sum_assignment
 
 from sahlora.errors import InputError
+from sahlora.imaging.slabs import carry_masks, slab_edges
 
 OUTSIDE_HU = -1024
 """HU given to what was never scanned."""
@@ -156,18 +157,22 @@ class SliceStack:
     def even_grid(self) -> Grid:
         """The even, orthogonal grid that covers all slices, with their orientation and pixel size.
 
-        An even stack is its own grid. Otherwise the first plane is the first slice, and the step is the tenth
+        An even stack is its own grid. Otherwise one plane is the first slice, and the step is the tenth
         percentile of the steps, so that the finer part of a series keeps its resolution and an occasional
-        short step does not make the grid needlessly fine.
+        short step does not make the grid needlessly fine. As many planes lie below and above as the slabs of
+        the outermost slices need.
         """
-        count, step = len(self.origins), float(np.mean(self.steps))
+        count, below, step = len(self.origins), 0, float(np.mean(self.steps))
         low, high = np.zeros(2), np.zeros(2)
         if not self.is_even:
             step = float(np.percentile(self.steps, 10, method="lower"))
-            count = 1 + int(np.ceil((self.positions[-1] - self.positions[0]) / step - 1e-3))
+            below = int(np.ceil((self.steps[0] / step - 1) / 2 - 1e-3))
+            reach = self.positions[-1] + self.steps[-1] / 2 - self.positions[0]
+            count = below + int(np.ceil(reach / step + 0.5 - 1e-3))
             low, high = np.floor(self._shifts.min(axis=0)), np.ceil(self._shifts.max(axis=0))
         rows, columns = (int(size + grown) for size, grown in zip(self.shape, high - low, strict=True))
         origin = self.origins[0] + low[0] * self.pixel[0] * self.column + low[1] * self.pixel[1] * self.row
+        origin = origin - below * step * self.normal
         direction = np.stack([self.row, self.column, self.normal], axis=1)
         return Grid(
             (columns, rows, count),
@@ -191,12 +196,12 @@ class SliceStack:
     def _planes(self) -> np.ndarray:
         """Position of each plane of the even grid along the normal in mm."""
         grid = self.even_grid
-        return self.positions[0] + np.arange(grid.size[2]) * grid.spacing[2]
+        return np.asarray(grid.origin) @ self.normal + np.arange(grid.size[2]) * grid.spacing[2]
 
     def to_even(self, acquired: np.ndarray, outside: float) -> np.ndarray:
         """Interpolate acquired slices (N, rows, columns) linearly on the even grid.
 
-        Planes beyond the outermost slice repeat it to the end of its slab; what lies outside gets `outside`.
+        Planes beyond the outermost slice repeat it; pixels that no slice has get `outside`.
 
         Returns
         -------
@@ -204,15 +209,30 @@ class SliceStack:
             float32 in the even grid's stored order (slice, row, column).
         """
         columns, rows, count = self.even_grid.size
-        half = self.thickness / 2
-        result = np.full((count, rows, columns), outside, np.float32)
+        result = np.empty((count, rows, columns), np.float32)
         for k, plane in enumerate(self._planes):
-            if self.positions[0] - half[0] <= plane <= self.positions[-1] + half[-1]:
-                lower, upper, weight = _between(self.positions, plane)
-                result[k] = (1 - weight) * self._placed(acquired, lower, outside)
-                if weight > 0:
-                    result[k] += weight * self._placed(acquired, upper, outside)
+            lower, upper, weight = _between(self.positions, plane)
+            result[k] = (1 - weight) * self._placed(acquired, lower, outside)
+            if weight > 0:
+                result[k] += weight * self._placed(acquired, upper, outside)
         return result
+
+    def mask_to_even(self, mask: np.ndarray) -> np.ndarray:
+        """Bring a mask of the acquired slices, bool (N, rows, columns), to the even grid with its volume."""
+        columns, rows, _ = self.even_grid.size
+
+        def placed(k: int, _: int) -> np.ndarray:
+            return self._placed(mask, k, 0.0)
+
+        return carry_masks(placed, slab_edges(self.positions), slab_edges(self._planes), (rows, columns))
+
+    def mask_from_even(self, mask: np.ndarray) -> np.ndarray:
+        """Bring a mask on the even grid to the acquired slices with its volume, bool (N, rows, columns)."""
+
+        def placed(plane: int, k: int) -> np.ndarray:
+            return _shifted(mask[plane], -(self._corner + self._shifts[k]), self.shape, 0.0)
+
+        return carry_masks(placed, slab_edges(self._planes), slab_edges(self.positions), self.shape)
 
     def from_even(self, even: np.ndarray) -> np.ndarray:
         """Interpolate an array on the even grid linearly at the acquired slices.

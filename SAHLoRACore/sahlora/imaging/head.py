@@ -7,6 +7,7 @@ from scipy import ndimage
 
 from sahlora.errors import InputError
 from sahlora.imaging.geometry import DECIMALS, whole_number
+from sahlora.imaging.pieces import connected_pieces
 
 BONE_HU = 250
 TISSUE_HU = -300
@@ -44,7 +45,7 @@ def head_box(hu: np.ndarray, spacing: tuple[float, float, float]) -> Box:
     coarse = hu[:: step[0], :: step[1], :: step[2]]
     enough = SMALLEST_HEAD_MM3 / float(np.prod(np.multiply(spacing, step)))
     for threshold in (BONE_HU, TISSUE_HU):
-        labels, _ = ndimage.label(coarse > threshold, structure=np.ones((3, 3, 3)))
+        labels, _ = connected_pieces(coarse > threshold)
         sizes = np.bincount(labels.ravel())
         sizes[0] = 0
         if sizes.max() < enough:

@@ -6,6 +6,8 @@ permuting and flipping axes only, so that nothing is interpolated and the way ba
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,14 +16,26 @@ import numpy as np
 import SimpleITK as sitk
 
 from sahlora.errors import InputError
-from sahlora.imaging.dicom_series import is_dicom
-from sahlora.imaging.dicom_slices import read_series
+from sahlora.imaging.dicom_files import Source
+from sahlora.imaging.dicom_slices import read_series, stands_for_dicom
 from sahlora.imaging.files import FILE_FORMATS, file_format, open_image
 from sahlora.imaging.geometry import OUTSIDE_HU, Axes, Grid, SliceStack
-from sahlora.imaging.plausibility import CONTRAST_FRACTION, contrast_fraction, require_ct, require_grid
+from sahlora.imaging.plausibility import (
+    CONTRAST_FRACTION,
+    contrast_fraction,
+    doubts,
+    require_ct,
+    require_grid,
+)
+from sahlora.imaging.stored import Remark
 from sahlora.runtime.progress import SILENT, Progress
 
 INT16 = (-32768, 32767)
+CONTRAST = Remark(
+    "contrast",
+    "This seems to be CT with contrast agent: enhanced vessels look like blood.",
+    "Use the non-contrast series.",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +57,7 @@ class Volume:
     identifiers : dict of str
         Patient name, ID and dates as DICOM has them; empty otherwise.
     sources : tuple of Path
-        The DICOM file of each stored slice; empty otherwise.
+        The DICOM file of each stored slice, or its member of a zip archive; empty otherwise.
     """
 
     hu: np.ndarray
@@ -52,7 +66,7 @@ class Volume:
     name: str = ""
     notes: tuple[str, ...] = ()
     identifiers: dict[str, str] = field(default_factory=dict)
-    sources: tuple[Path, ...] = ()
+    sources: tuple[Source, ...] = ()
 
     @classmethod
     def from_array(cls, hu: np.ndarray, spacing: tuple[float, float, float], name: str = "") -> Volume:
@@ -99,17 +113,16 @@ class Volume:
         array : np.ndarray
             (Z, Y, X). A label is a mask: what is not 0 belongs to it.
         label : bool
-            True gives uint8 0 and 1; where slices are resampled, 1 if at least half of the interpolation
-            weight is inside. False keeps the type, and gives float32 where slices are resampled (0 outside).
+            True gives uint8 0 and 1, of the same volume where slices are resampled. False keeps the type, and
+            gives float32 where slices are resampled (0 outside).
         """
         stored = self.axes.to_stored(np.asarray(array))
         if label:
-            stored = stored != 0
-        if self.stack is not None:
-            stored = self.stack.to_even(stored, 0.0)
-            if label:
-                stored = stored >= 0.5
-        return self.grid.image(stored.astype(np.uint8) if label else stored)
+            mask = stored != 0
+            return self.grid.image(
+                (mask if self.stack is None else self.stack.mask_to_even(mask)).astype(np.uint8)
+            )
+        return self.grid.image(stored if self.stack is None else self.stack.to_even(stored, 0.0))
 
     def rectified(self) -> Volume:
         """Return the CT on the even, orthogonal grid: itself if it already is, else interpolated linearly."""
@@ -118,6 +131,13 @@ class Volume:
         even = np.rint(self.stack.to_even(self.axes.to_stored(self.hu), OUTSIDE_HU)).astype(np.int16)
         hu = np.ascontiguousarray(self.axes.to_canonical(even))
         return Volume(hu, self.grid, name=self.name, notes=self.notes, identifiers=self.identifiers)
+
+    def mask_from_rectified(self, mask: np.ndarray) -> np.ndarray:
+        """Bring a canonical mask on the even grid back to the acquired slices, bool, at the same volume."""
+        if self.stack is None:
+            return mask
+        stored = self.stack.mask_from_even(self.axes.to_stored(mask))
+        return np.ascontiguousarray(self.axes.to_canonical(stored))
 
     def from_rectified(self, array: np.ndarray) -> np.ndarray:
         """Bring a canonical array on the even grid, e.g. probabilities, back to the acquired slices."""
@@ -145,31 +165,43 @@ def read_volume(path: Path | str, *, series: str | None = None, progress: Progre
         or those of `sahlora.imaging.dicom_slices.read_series`.
     """
     path = Path(path)
-    if not path.exists():
-        raise InputError("not-found", f"There is no file or folder {path}.", "Check the path.")
+    _require_there(path)
     progress.stage("reading")
     ending = file_format(path)
     if ending is None or path.is_dir():
-        volume, contrast = _read_dicom(path, series, progress)
+        volume, remarks = _read_dicom(path, series, progress)
     else:
-        volume, contrast = _read_file(path, path.name[: -len(ending)], progress), False
-    require_ct(volume.hu, str(path))
+        volume, remarks = _read_file(path, path.name[: -len(ending)], progress)
+    seen = require_ct(volume.hu, str(path))
+    found = [*remarks, *doubts(seen, volume.spacing)]
     np.maximum(volume.hu, OUTSIDE_HU, out=volume.hu)
-    contrast = contrast or contrast_fraction(volume.hu, volume.spacing) > CONTRAST_FRACTION
+    if CONTRAST not in found and contrast_fraction(volume.hu, volume.spacing) > CONTRAST_FRACTION:
+        found.append(CONTRAST)
     progress.update(1.0)
-    if not contrast:
-        return volume
-    note = "This seems to be CT with contrast agent: enhanced vessels look like blood."
-    progress.warning("contrast", note, "Use the non-contrast series.")
-    return replace(volume, notes=(*volume.notes, note))
+    for remark in found:
+        progress.warning(remark.code, remark.message, remark.hint)
+    return replace(volume, notes=(*volume.notes, *(remark.message for remark in found)))
 
 
-def _read_dicom(path: Path, series: str | None, progress: Progress) -> tuple[Volume, bool]:
-    if path.is_file() and not is_dicom(path):
+def _require_there(path: Path) -> None:
+    """Check that a file or folder is there and may be read, whatever its name holds."""
+    try:
+        path.stat()
+        if not os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0)):
+            raise PermissionError(errno.EACCES, "you may not read it")
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise InputError("not-found", f"There is no file or folder {path}.", "Check the path.") from error
+    except (OSError, ValueError) as error:  # links in a circle, a name too long or with a NUL
+        why = getattr(error, "strerror", None) or str(error)
+        raise InputError("unreadable", f"{path!s:.200} can't be opened: {why}.", "Check the path.") from error
+
+
+def _read_dicom(path: Path, series: str | None, progress: Progress) -> tuple[Volume, tuple[Remark, ...]]:
+    if path.is_file() and not stands_for_dicom(path):
         raise InputError(
             "unsupported-format",
             f"{path} is in no format that can be read.",
-            f"Use {', '.join(FILE_FORMATS)} or DICOM.",
+            f"Use {', '.join(FILE_FORMATS)}, or DICOM as file, folder or zip archive.",
         )
     found = read_series(path, series, progress)
     grid = found.stack.even_grid
@@ -185,19 +217,17 @@ def _read_dicom(path: Path, series: str | None, progress: Progress) -> tuple[Vol
     name = path.name if path.is_dir() else path.stem
     return Volume(
         hu, grid, None if even else found.stack, name, found.notes, found.identifiers, found.files
-    ), found.contrast  # fmt: skip
+    ), (CONTRAST,) if found.contrast else ()  # fmt: skip
 
 
-def _read_file(path: Path, name: str, progress: Progress) -> Volume:
+def _read_file(path: Path, name: str, progress: Progress) -> tuple[Volume, tuple[Remark, ...]]:
     image = open_image(path)
     if image.components != 1:
         raise InputError("not-3d", f"{path} has {image.components} values a voxel.", "Use a plain CT.")
     axes = image.grid.axes
     require_grid(image.grid, tuple(image.shape[axis] for axis in axes.order), str(path))
-    for remark in image.remarks:
-        progress.warning(remark.code, remark.message, remark.hint)
     hu = _canonical(image.planes(), image.shape, axes, str(path), progress)
-    return Volume(hu, image.grid, name=name, notes=tuple(remark.message for remark in image.remarks))
+    return Volume(hu, image.grid, name=name), image.remarks
 
 
 def _canonical(

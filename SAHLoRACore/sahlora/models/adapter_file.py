@@ -12,17 +12,18 @@ from torch import Tensor, nn
 
 from sahlora.adapters.attach import activate, adapt, load, merge
 from sahlora.adapters.config import AdapterConfig
-from sahlora.adapters.scope import STATISTICS, state_shapes
+from sahlora.adapters.scope import STATISTICS, state_shapes, unused_patterns
 from sahlora.errors import InputError, UsageError
 from sahlora.imaging.planes import View
 from sahlora.models.base_model import Model, load_model
-from sahlora.models.card import Description, NetworkSpec, Plain, Target, decode, encode, require_version
-from sahlora.models.header import LARGEST_HEADER, card_kind, read_card_json
+from sahlora.models.card import Description, NetworkSpec, Plain, Target, decode_card, encode, require_version
+from sahlora.models.header import AGAIN, LARGEST_HEADER, card_kind, read_card_json
 from sahlora.models.network import MultiViewUNet
 from sahlora.models.registry import find, installed
 from sahlora.models.tensors import read_tensors, require_tensors, weights_sha256, write_tensors
 
 LEAST_STRENGTH = 0.01
+MOST_BATCHES = 2**31
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ def read_adapter_card(path: Path) -> AdapterCard:
     if card_kind(text) not in ("adapter", None):
         raise InputError("not-an-adapter", f"{path.name} is no adapter.", "Give a file of kind “adapter”.")
     try:
-        card = decode(AdapterCard, text)
+        card = decode_card(AdapterCard, text)
     except UsageError as error:
         raise InputError(
             "bad-card", f"{path.name}: {error.message}", "Get the file again from its author."
@@ -165,6 +166,9 @@ def load_adapter(adapter: Path | str) -> Adapter:
         )
     tensors = read_tensors(path)
     require_tensors(tensors, expected, path)
+    counts = [tensor for tensor in tensors.values() if not tensor.is_floating_point()]
+    if not all(int(count.min()) >= 0 and int(count.max()) < MOST_BATCHES for count in counts):
+        raise InputError("wrong-tensors", f"{path.name} counts more batches than a training has.", AGAIN)
     states: dict[View, dict[str, Tensor]] = {view: {} for view in card.adapters}
     for view, state in states.items():
         prefix = f"{view}."
@@ -178,6 +182,8 @@ def _expected(card: AdapterCard) -> dict[str, Tensor]:
         spec = card.network
         network = MultiViewUNet(spec.level, spec.width, spec.in_channels, spec.out_channels)
     try:
+        if unused := [p for config in card.adapters.values() for p in unused_patterns(network, config)]:
+            raise UsageError("bad-card", f"the pattern {unused[0]!r:.80} decides nothing.", "Leave it out.")
         shapes = {f"{view}.{key}": shape for view, config in card.adapters.items()
                   for key, shape in state_shapes(network, config).items()}  # fmt: skip
     except UsageError as error:

@@ -14,7 +14,7 @@ from sahlora.models.card import (
     BaseCard,
     NetworkSpec,
     Preprocessing,
-    decode,
+    decode_card,
     encode,
     in_one_line,
 )
@@ -58,9 +58,10 @@ class Model:
 
 def _origin(merged: Any) -> str:
     """Say which base an adapter was merged into, and how strongly; empty if none was."""
-    if not isinstance(merged, dict):
-        return ""
-    return "{base}, SHA-256 {base_sha256}, at strength {strength:g}".format(**merged)
+    match merged:
+        case {"base": str(base), "base_sha256": str(sha256), "strength": float() | int() as strength}:
+            return f"{base}, SHA-256 {sha256}, at strength {strength:g}"
+    return ""
 
 
 # ------------------------------------------------------------------------------------------------ files
@@ -82,7 +83,7 @@ def load_model(model: Path | str) -> Model:
     Raises
     ------
     InputError
-        As `read_tensors`, `sahlora.models.card.decode` and `require_tensors`, ``not-a-base``, or
+        As `read_tensors`, `sahlora.models.card.decode_card` and `require_tensors`, ``not-a-base``, or
         ``unknown-model``.
     """
     path = find(model, "base") if isinstance(model, str) else model
@@ -105,7 +106,7 @@ def _read_card(path: Path, card_type: type[C], kind: str, code: str) -> C:
     text = read_card_json(path)
     if card_kind(text) not in (kind, None):
         raise InputError(code, f"{path.name} is no {kind} model.", f"Give a file of kind “{kind}”.")
-    return decode(card_type, text)
+    return decode_card(card_type, text)
 
 
 def _build(spec: NetworkSpec) -> MultiViewUNet:

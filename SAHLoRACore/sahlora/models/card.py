@@ -6,7 +6,6 @@ type and bound, since the file may come from anywhere.
 
 from __future__ import annotations
 
-import json
 import math
 import types
 from collections.abc import Sequence
@@ -16,10 +15,14 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from sahlora.errors import InputError
 from sahlora.imaging.planes import View
 from sahlora.imaging.terminology import Segment
+from sahlora.models.canonical import as_given, canonical, dumps, loads
 from sahlora.models.header import RepeatedNameError, distinct
 
 FORMAT_VERSION = 2
 """Version 2 has neighbors of slices; what has none stays version 1, which older software reads."""
+LARGEST_CARD = 2**16
+DIGITS = 8
+"""Of a number on an adapter's card."""
 Plain = str | int | float | bool | None | list[Any] | dict[str, Any]
 
 T = TypeVar("T")
@@ -153,15 +156,63 @@ def require_version(card: Any) -> None:
 
 
 def encode(card: Any) -> str:
-    """Write a card as JSON with sorted keys; version 1 does not know of neighbors."""
+    """Write a card in the one form that `decode_card` reads.
+
+    Raises
+    ------
+    InputError
+        ``bad-card`` if it holds more than a card can.
+    """
+    try:
+        text = dumps(canonical(_content(card), _digits(card)))
+    except (ValueError, OverflowError) as error:
+        raise _bad(str(error)) from None
+    if len(text) > LARGEST_CARD:
+        raise _bad(f"it would have {len(text):,} bytes, {LARGEST_CARD:,} are the most")
+    return text
+
+
+def _content(card: Any) -> dict[str, Any]:
+    """Return what a card says as plain values; version 1 does not know of neighbors."""
     content = asdict(card)
     if content.get("preprocessing", {}).get("neighbors", 0) is None:
         del content["preprocessing"]["neighbors"]
-    return json.dumps(content, sort_keys=True, ensure_ascii=True)
+    return content
+
+
+def _digits(card: Any) -> int | None:
+    """Return how many digits a number may have: few in an adapter, which is made to be shared."""
+    return DIGITS if getattr(card, "kind", None) == "adapter" else None
+
+
+def decode_card(kind: type[T], text: str) -> T:
+    """Read the card of a model file: checked as `decode` does, and written as `encode` writes.
+
+    Raises
+    ------
+    InputError
+        As `decode`; ``bad-card`` if it holds anything beside what it says.
+    """
+    if len(text) > LARGEST_CARD:
+        raise _bad(f"it has {len(text):,} bytes, {LARGEST_CARD:,} are the most")
+    card = decode(kind, text)
+    given = loads(text)
+    try:
+        written = dumps(as_given(canonical(asdict(card), _digits(card)), given))  # type: ignore[call-overload]
+    except (ValueError, OverflowError) as error:
+        raise _bad(str(error)) from None
+    if written != text:
+        raise _bad(f"it is not written as SAHLoRA writes cards{_first_difference(written, text)}")
+    return card
+
+
+def _first_difference(written: str, text: str) -> str:
+    at = next((i for i, (a, b) in enumerate(zip(written, text, strict=False)) if a != b), len(written))
+    return f", from {text[max(0, at - 20) : at + 20]!a} on"
 
 
 def decode(kind: type[T], text: str) -> T:
-    """Read a card from JSON, checking every field.
+    """Read a card, or a part of one, from JSON, checking every field.
 
     Raises
     ------
@@ -170,7 +221,7 @@ def decode(kind: type[T], text: str) -> T:
         ``newer-format`` if a newer version of SAHLoRA wrote it.
     """
     try:
-        data = json.loads(text, object_pairs_hook=distinct)
+        data = loads(text, object_pairs_hook=distinct)
     except RepeatedNameError as error:
         raise _bad(f"it names {error} twice") from None
     except (ValueError, RecursionError):

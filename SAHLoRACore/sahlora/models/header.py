@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,18 +22,21 @@ LARGEST_HEADER = 2**22
 LENGTH_BYTES = 8
 METADATA = "__metadata__"
 PICKLES = (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+ALIGNMENT = 8
 ITEM_BYTES = {
+    "I64": 8,
     "F64": 8,
     "F32": 4,
-    "F16": 2,
-    "BF16": 2,
-    "I64": 8,
     "I32": 4,
+    "BF16": 2,
+    "F16": 2,
     "I16": 2,
     "I8": 1,
     "U8": 1,
     "BOOL": 1,
 }
+TYPES = tuple(ITEM_BYTES)
+"""In the order of their tensors in a file."""
 
 AGAIN = "Get the file again from its author."
 
@@ -111,10 +115,19 @@ def read_contents(path: Path) -> Contents:
     Raises
     ------
     InputError
-        ``not-found``; ``not-a-model`` (pickle, other format, damaged or truncated, huge header);
-        ``wrong-tensors`` if an entry is given twice; ``more-than-a-model`` if there is text beside the card,
-        or are bytes beside the tensors.
+        ``not-found``, ``unreadable``; ``not-a-model`` (pickle, other format, damaged or truncated, huge
+        header); ``wrong-tensors`` if an entry is given twice; ``more-than-a-model`` if there is text beside
+        the card, bytes beside the tensors, or a header in another form than `canonical_header`'s.
     """
+    try:
+        return _read_contents(path)
+    except OSError as error:
+        raise InputError(
+            "unreadable", f"Can't read {path}: {error.strerror or error}.", "Check who may read it."
+        ) from None
+
+
+def _read_contents(path: Path) -> Contents:
     if not path.is_file():
         raise InputError("not-found", f"There is no model file {path}.", "Check the path.")
     size = path.stat().st_size
@@ -150,6 +163,8 @@ def _checked(path: Path, header: bytes, first: int, size: int) -> Contents:
         raise _damaged(path)
     if others:
         raise _more(path, f"a text “{min(others):.80}” beside its card")
+    if card is not None and canonical_header(card, tensors) != header:
+        raise _more(path, "a header in another form than SAHLoRA writes")
     end = first
     for tensor in tensors:
         if tensor.start != end:
@@ -158,6 +173,26 @@ def _checked(path: Path, header: bytes, first: int, size: int) -> Contents:
     if end != size:
         raise _damaged(path) if end > size else _more(path, f"{size - end:,} bytes after its last tensor")
     return Contents(card, tuple(tensors), first)
+
+
+def canonical_header(card: str, tensors: Sequence[TensorEntry]) -> bytes:
+    """Return the one header of a file with this card and these tensors, padded so that tensors are aligned.
+
+    It is the one that the library safetensors writes.
+    """
+    first = min((tensor.start for tensor in tensors), default=0)
+    entries: dict[str, Any] = {METADATA: {CARD_KEY: card}}
+    for tensor in sorted(tensors, key=in_file_order):
+        begin = tensor.start - first
+        offsets = [begin, begin + tensor.bytes]
+        entries[tensor.name] = {"dtype": tensor.type, "shape": list(tensor.shape), "data_offsets": offsets}
+    text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")
+    return text + b" " * (-len(text) % ALIGNMENT)
+
+
+def in_file_order(tensor: TensorEntry) -> tuple[int, str]:
+    """Return the key by which tensors follow each other: the widest types first, then by name."""
+    return TYPES.index(tensor.type), tensor.name
 
 
 def _entry(name: str, value: dict[str, Any], first: int) -> TensorEntry:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
-from sahlora.errors import InputError, UsageError
-from sahlora.models.header import card_kind, read_card_json
-from sahlora.runtime.files import replacing, unwritable
+from sahlora.errors import InputError, ResourceError, UsageError
+from sahlora.models.header import AGAIN, card_kind, read_card_json
+from sahlora.runtime.files import require_writable, unwritable
 
+T = TypeVar("T")
 SUFFIX = ".safetensors"
 SHIPPED = Path(__file__).parent / "weights"
 FOLDER_VARIABLE = "SAHLORA_MODELS"
@@ -30,7 +31,24 @@ class Installed:
 
 
 def models_folder() -> Path:
-    """Return the user's folder of models: ``SAHLORA_MODELS``, else the platform's place for such data."""
+    """Return the user's folder of models: ``SAHLORA_MODELS``, else the platform's place for such data.
+
+    Raises
+    ------
+    ResourceError
+        ``no-home`` if the user has no home folder, or another user's is meant that isn't there.
+    """
+    try:
+        return _models_folder()
+    except RuntimeError as error:
+        raise ResourceError(
+            "no-home",
+            f"There is no folder for models: {error}",
+            f"Name one in the environment variable {FOLDER_VARIABLE}.",
+        ) from None
+
+
+def _models_folder() -> Path:
     if folder := os.environ.get(FOLDER_VARIABLE):
         return Path(folder).expanduser()
     if sys.platform == "win32":
@@ -45,18 +63,52 @@ def models_folder() -> Path:
 def installed(kind: str | None = None) -> list[Installed]:
     """List the installed models of a kind (``base``, ``adapter``; None for all), shipped ones first.
 
-    Files that can't be read are left out here; `find` names what is wrong with them.
+    Files that can't be read are left out here; `unusable` names them.
     """
-    found = []
-    for folder, shipped in ((SHIPPED, True), (models_folder(), False)):
-        for path in sorted(folder.glob(f"*{SUFFIX}"), key=lambda path: path.stem):
+    found, _ = _survey()
+    return [model for model in found if kind in (None, model.kind)]
+
+
+def unusable() -> dict[Path, InputError]:
+    """Return the files among the models whose header can't be used, and why."""
+    return _survey()[1]
+
+
+def _survey() -> tuple[list[Installed], dict[Path, InputError]]:
+    found, odd = [], {}
+    own = own_folder()
+    for folder, shipped in ((SHIPPED, True), *([(own, False)] if own else [])):
+        for path in sorted(folder.glob(f"[!.]*{SUFFIX}"), key=lambda path: path.stem):
             try:
-                file_kind = card_kind(read_card_json(path))
-            except InputError:
-                continue
-            if file_kind in ("base", "adapter") and kind in (None, file_kind):
-                found.append(Installed(path.name.removesuffix(SUFFIX), path, file_kind, shipped))
-    return found
+                kind = card_kind(read_card_json(path))
+                if kind not in ("base", "adapter"):
+                    raise InputError("bad-card", f"{path.name} doesn't say which kind of model it is.", AGAIN)
+            except InputError as error:
+                odd[path] = error
+            else:
+                found.append(Installed(path.name.removesuffix(SUFFIX), path, kind, shipped))
+    return found, odd
+
+
+def readable(
+    models: Iterable[Installed], read: Callable[[Installed], T]
+) -> tuple[list[tuple[Installed, T]], dict[Path, InputError]]:
+    """Read something of each model; return what was read, and the files where that failed."""
+    found, odd = [], {}
+    for model in models:
+        try:
+            found.append((model, read(model)))
+        except InputError as error:
+            odd[model.path] = error
+    return found, odd
+
+
+def own_folder() -> Path | None:
+    """Return the user's folder of models; None if the user has no place for one."""
+    try:
+        return models_folder()
+    except ResourceError:
+        return None
 
 
 def find(name: str, kind: str | None = None) -> Path:
@@ -99,6 +151,7 @@ def install(name: str, write: Callable[[Path], None], *, replace: bool = False) 
     path = models_folder() / f"{name}{SUFFIX}"
     if (path.exists() and not replace) or any(m.name == name and m.shipped for m in installed()):
         raise UsageError("name-taken", f"A model “{name}” is installed already.", "Choose another name.")
+    require_writable(path)
     write(path)
     return path
 
@@ -125,16 +178,6 @@ def require_replaceable(path: Path, kind: str) -> None:
             f"not {what[kind]}.",
             "Choose another name, or move that file.",
         )
-
-
-def copy_to(source: Path) -> Callable[[Path], None]:
-    """Return a writer for `install` that copies a file in one piece."""
-
-    def write(path: Path) -> None:
-        with replacing(path) as temporary:
-            shutil.copyfile(source, temporary)
-
-    return write
 
 
 def remove(name: str, kind: str | None = None) -> Path:

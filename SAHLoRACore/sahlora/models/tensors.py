@@ -5,20 +5,33 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from sahlora.errors import InputError
 from sahlora.models.card import (
     NetworkSpec,
 )
-from sahlora.models.header import AGAIN, CARD_KEY, read_contents
-from sahlora.runtime.files import replacing
+from sahlora.models.header import (
+    AGAIN,
+    LENGTH_BYTES,
+    TensorEntry,
+    canonical_header,
+    in_file_order,
+    read_contents,
+)  # fmt: skip
+from sahlora.runtime.files import write_bytes
+
+NAMES = {
+    torch.int64: "I64", torch.float64: "F64", torch.float32: "F32", torch.int32: "I32",
+    torch.bfloat16: "BF16", torch.float16: "F16", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8",
+    torch.bool: "BOOL",
+}  # fmt: skip
+"""Types of tensors as files name them."""
 
 
 def weights_sha256(spec: NetworkSpec, tensors: Mapping[str, Tensor]) -> str:
@@ -33,9 +46,16 @@ def weights_sha256(spec: NetworkSpec, tensors: Mapping[str, Tensor]) -> str:
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], card_json: str) -> None:
     """Write tensors and a card to a safetensors file, in one piece or not at all."""
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())}
-    with replacing(path) as temporary:
-        temporary.write_bytes(save(plain, {CARD_KEY: card_json}))
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    entries = [TensorEntry(name, NAMES[t.dtype], tuple(t.shape), 0, t.nbytes) for name, t in plain.items()]
+    placed, end = [], 0
+    for entry in sorted(entries, key=in_file_order):
+        placed.append(replace(entry, start=end))
+        end += entry.bytes
+    header = canonical_header(card_json, placed)
+    parts = [len(header).to_bytes(LENGTH_BYTES, "little"), header]
+    parts += [plain[entry.name].reshape(-1).view(torch.uint8).numpy().tobytes() for entry in placed]
+    write_bytes(path, b"".join(parts))
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

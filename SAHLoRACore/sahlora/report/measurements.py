@@ -14,6 +14,7 @@ import numpy as np
 from scipy import ndimage
 
 from sahlora.errors import InputError, UsageError
+from sahlora.imaging.pieces import connected_pieces
 from sahlora.imaging.volume import Volume
 from sahlora.runtime import files
 
@@ -22,7 +23,6 @@ FORMAT_VERSION = 1
 MINIMUM_COMPONENT_ML = 0.1
 SCORE_WEIGHTS = (0.25, 0.5, 0.25)
 """Of a slice and its neighbors in its score; at the ends the last slice is its own neighbor."""
-NEIGHBORS = np.ones((3, 3, 3), dtype=bool)  # 26-connectivity: face, edge or corner in common
 
 
 @dataclass(frozen=True)
@@ -241,7 +241,7 @@ def _slices(counts: np.ndarray, volume: Volume, scores: np.ndarray | None) -> tu
 
 def _components(label: np.ndarray, voxel_ml: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the labeled components (0 outside, 1…n) and the volume in mL of each of the n."""
-    labeled, n = ndimage.label(label, structure=NEIGHBORS)
+    labeled, n = connected_pieces(label)
     per_slice = np.stack([np.bincount(plane.ravel(), minlength=n + 1)[1:] for plane in labeled], axis=1)
     return labeled, per_slice @ voxel_ml
 

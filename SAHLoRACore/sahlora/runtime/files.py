@@ -154,6 +154,12 @@ def require_apart(outputs: Sequence[Path], inputs: Iterable[Path]) -> None:
                 "Give the result a name of its own, different not in letter case alone.",
             )
         if (folder := given.around(path)) is not None:
+            if path.exists():
+                raise UsageError(
+                    "same-file",
+                    f"{path} would be overwritten: it is a file of the input {folder}.",
+                    "Give the result a name of its own, in another folder.",
+                )
             raise UsageError(
                 "inside-input", f"{path} lies in {folder}, which is an input.", "Write to another folder."
             )

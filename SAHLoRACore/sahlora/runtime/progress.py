@@ -19,7 +19,7 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
-from sahlora.errors import Cancelled, SAHLoRAError
+from sahlora.errors import Cancelled, SAHLoRAError, printable
 from sahlora.runtime.files import to_plain
 from sahlora.runtime.process import end_at_second, process_exists
 from sahlora.runtime.streams import output_error
@@ -85,7 +85,7 @@ class Progress:
 
     def warning(self, code: str, message: str, hint: str = "") -> None:
         """Report something the user should know though the work goes on."""
-        self.emit("warning", code=code, message=message, hint=hint)
+        self.emit("warning", code=code, message=printable(message), hint=printable(hint))
 
     def result(self, **values: Any) -> None:
         """Report what the command produced."""
@@ -162,8 +162,8 @@ class BarSink:
             case "metric" if self._bar is not None:
                 shown = {k: v for k, v in event.items() if k not in ("event", "version") and v is not None}
                 self._bar.set_postfix(shown)
-            case "warning":
-                tqdm.write(f"Warning: {event['message']} {event['hint']}".rstrip(), file=self._stream)
+            case "warning" | "series":
+                tqdm.write(_sentence(event), file=self._stream)
             case "result" | "error":
                 self.close()
 
@@ -175,14 +175,22 @@ class BarSink:
 
 
 class LogSink:
-    """Prints warnings only, on standard error."""
+    """Prints warnings and which DICOM series was chosen, on standard error."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def __call__(self, event: Event) -> None:
-        if event["event"] == "warning":
-            print(f"Warning: {event['message']} {event['hint']}".rstrip(), file=self._stream)
+        if event["event"] in ("warning", "series"):
+            print(_sentence(event), file=self._stream)
+
+
+def _sentence(event: Event) -> str:
+    """Tell a warning or a choice of series in one line."""
+    if event["event"] == "warning":
+        return f"Warning: {event['message']} {event['hint']}".rstrip()
+    count = len(event["others"]) + 1
+    return f"Series {event['chosen']}" + (f", chosen of {count}: {event['reason']}" if count > 1 else "")
 
 
 # ----------------------------------------------------------------------------------------------- cancel

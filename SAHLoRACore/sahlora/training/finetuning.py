@@ -59,10 +59,19 @@ class FinetuningPlan:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Dice of the held-out cases as whole volumes, with the base and with the adapted model."""
+    """Dice of the held-out cases as whole volumes, with the base and with the adapted model.
+
+    Parameters
+    ----------
+    before, after : tuple of float
+        Dice of each case with the base and with the adapted model.
+    chose_epoch : bool
+        Whether the same cases also chose the epoch; the figures are then optimistic.
+    """
 
     before: tuple[float, ...]
     after: tuple[float, ...]
+    chose_epoch: bool = False
 
     @property
     def is_better(self) -> bool:
@@ -74,8 +83,9 @@ class Comparison:
         """Say what was gained, or that nothing was."""
         before, after = (summarize(dice) for dice in (self.before, self.after))
         figures = f"Mean Dice of the held-out cases: {before} with the base, {after} with the adapter."
-        doubt = f" {TOO_FEW}" if len(self.after) < FEWEST_PAIRS else ""
-        return f"{figures}{doubt}" if self.is_better else f"{NOT_BETTER} {figures}{doubt}"
+        doubts = {OPTIMISTIC: self.chose_epoch, TOO_FEW: len(self.after) < FEWEST_PAIRS}
+        verdict = [*([] if self.is_better else [NOT_BETTER]), figures]
+        return " ".join([*verdict, *(doubt for doubt, holds in doubts.items() if holds)])
 
     def to_dict(self) -> dict[str, Plain]:
         """Return the record for the card."""
@@ -146,7 +156,7 @@ def finetune(
             cohort, base, plan, view, run, cache or cache_of(run), device, progress
         )
     adapter = Adapter(_card(cohort, base, plan, views), states)
-    comparison = _compare(adapter, base, cohort, device, progress)
+    comparison = _compare(adapter, base, cohort, plan.settings, device, progress)
     adapter = replace(adapter, card=_with_comparison(adapter.card, plan.settings, comparison))
     save_adapter(output, adapter)
     write_json(run / "result.json", adapter.card.training)
@@ -230,7 +240,12 @@ def _card(cohort: Cohort, base: Model, plan: FinetuningPlan, views: dict[str, Pl
 
 
 def _compare(
-    adapter: Adapter, base: Model, cohort: Cohort, device: torch.device, progress: Progress
+    adapter: Adapter,
+    base: Model,
+    cohort: Cohort,
+    settings: TrainingSettings,
+    device: torch.device,
+    progress: Progress,
 ) -> Comparison | None:
     """Segment each held-out case with the base, in its own views, and with the adapted model."""
     if not cohort.held_out:
@@ -240,7 +255,7 @@ def _compare(
     own = dict.fromkeys(base.card.preprocessing.views, base.for_inference())
     threshold = adapter.card.target.threshold
     before, after = volume_dice(cohort.held_out, [own, adapted], threshold, device, progress)
-    comparison = Comparison(tuple(before), tuple(after))
+    comparison = Comparison(tuple(before), tuple(after), chose_epoch=settings.patience is not None)
     if not comparison.is_better:
         progress.warning(
             "not-better",

@@ -21,6 +21,7 @@ from sahlora.cases.leaks import leak
 from sahlora.cases.loading import load_case
 from sahlora.cases.manifest import Case
 from sahlora.errors import InputError
+from sahlora.imaging.contents import content_digest
 from sahlora.imaging.labels import UNKNOWN
 from sahlora.imaging.planes import SLICE_AXIS, View
 from sahlora.imaging.volume import Volume
@@ -153,8 +154,8 @@ def count_simulated(cases: Sequence[PreparedCase]) -> dict[str, int]:
 
 
 def _prepare_case(case: Case, preprocessing: Preprocessing, view: View, cache: Path) -> PreparedCase:
-    stamps = [(str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in case.files]
-    settings = [PREPARATION, stamps, case.segment, preprocessing.spacing, view]
+    contents = [content_digest(path) for path in case.files]
+    settings = [PREPARATION, contents, case.segment, preprocessing.spacing, view]
     key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
     folder = cache / key
     if (prepared := _read_prepared(case.name, folder)) is None:

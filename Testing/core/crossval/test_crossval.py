@@ -19,7 +19,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from helpers import events, random_card, random_network, simple_head, start_sahlora
+from helpers import events, overflowing_network, random_card, random_network, simple_head, start_sahlora
 from sahlora.cases.manifest import Case, read_manifest
 from sahlora.cli import main
 from sahlora.crossval.claims import Claim, Evidence, examine, examine_controls, judge
@@ -272,9 +272,8 @@ def test_state_of_the_training_is_gone_once_a_job_has_finished(study: Path) -> N
 
 def test_a_job_that_fails_stops_no_other_and_runs_again(folder: Path, tmp_path: Path) -> None:
     """A base whose input overflows: everything that trains diverges."""
-    card = random_card(1, 4, spacing=2.0, intensity_range=(0.0, 3e38))
     path = tmp_path / "base.safetensors"
-    save_model(path, random_network(0, 1, 4), card)
+    save_model(path, overflowing_network(), random_card(1, 4, spacing=2.0))
     base, chosen = load_model(path), design(("threshold", "cp-lora"), None)
     jobs = plan_jobs(folder / "split.csv", base, path, chosen)
     for _ in range(2):

@@ -17,7 +17,7 @@ SOURCES = [
     for path in sorted((ROOT / module).rglob("*.py"))
     if not path.stem.startswith("fake")  # test doubles make codes up
 ]
-ERRORS = {"SAHLoRAError", "UsageError", "InputError", "ResourceError", "ChildError"}
+ERRORS = {"SAHLoRAError", "UsageError", "InputError", "ResourceError", "ChildError", "Remark"}
 CODE = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 

@@ -21,7 +21,8 @@ from pydicom.uid import (
 from helpers import SLICE_SHAPE, plane, write_series, write_slice
 from sahlora.errors import InputError
 from sahlora.imaging.dicom_seg import write_dicom_seg
-from sahlora.imaging.dicom_series import choose_series, list_series
+from sahlora.imaging.dicom_series import list_series
+from sahlora.imaging.series_choice import choose_series
 from sahlora.imaging.terminology import Code, Segment
 from sahlora.imaging.volume import read_volume
 from sahlora.runtime.progress import Progress
@@ -207,13 +208,14 @@ def test_identifiers_are_kept_apart_from_name_and_notes(tmp_path):
 # -------------------------------------------------------------------------------------------------- choice
 
 
-@pytest.fixture
-def hospital(tmp_path) -> Path:
-    """Write a folder as a PACS exports it: eight series of one study, in subfolders, with other files."""
+@pytest.fixture(scope="module")
+def hospital(tmp_path_factory) -> Path:
+    """Write a folder as a PACS exports it: nine series of one study, in subfolders, with other files."""
+    folder = tmp_path_factory.mktemp("hospital")
 
     def series(number: int, description: str, z, **changes) -> None:
         changes = {"SeriesInstanceUID": f"1.2.3.1.{number}", "SeriesNumber": number, **changes}
-        write_series(tmp_path / f"S{number}", z, SeriesDescription=description, **changes)
+        write_series(folder / f"S{number}", z, SeriesDescription=description, **changes)
 
     series(1, "Topogram", [0], ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
     series(2, "HEAD thin", np.arange(100) * 1.0)
@@ -224,9 +226,9 @@ def hospital(tmp_path) -> Path:
     series(7, "Slab", EVEN[:5])
     series(8, "T1", EVEN, Modality="MR")
     series(9, "MPR 5mm", EVEN, ImageType=["DERIVED", "SECONDARY", "AXIAL"])
-    (tmp_path / "DICOMDIR").write_bytes(b"not of interest")
-    (tmp_path / "readme.txt").write_text("hello")
-    return tmp_path
+    (folder / "DICOMDIR").write_bytes(b"not of interest")
+    (folder / "readme.txt").write_text("hello")
+    return folder
 
 
 def test_the_plain_soft_tissue_series_is_chosen_and_every_other_has_its_reason(hospital):
@@ -240,7 +242,7 @@ def test_the_plain_soft_tissue_series_is_chosen_and_every_other_has_its_reason(h
         "HEAD bone 5mm": "series 3 is of a soft-tissue kernel",
         "CTA head": "series 3 is without contrast agent",
         "MIP axial": "it is a projection, localizer or report",
-        "Slab": "series 3 is longer than 80 mm",
+        "Slab": "series 3 is longer than 40 mm",
         "T1": "it is MR, not CT",
         "MPR 5mm": "series 3 is original",
     }

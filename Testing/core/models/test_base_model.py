@@ -5,6 +5,7 @@ import os
 import pickle
 import struct
 import zipfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from helpers import random_card, random_network, sahlora
+from sahlora.cli import main
 from sahlora.errors import InputError, SAHLoRAError, UsageError
 from sahlora.imaging.terminology import INTRACRANIAL_HEMORRHAGE, SAH
 from sahlora.models import registry
@@ -24,8 +26,9 @@ from sahlora.models.card import BaseCard, Description, NetworkSpec, Target, deco
 from sahlora.models.header import CARD_KEY
 from sahlora.models.network import MultiViewUNet
 from sahlora.models.published import import_published, network_from_published
-from sahlora.models.registry import copy_to, find, install, installed, remove
+from sahlora.models.registry import find, install, installed, remove
 from sahlora.models.tensors import weights_sha256
+from sahlora.runtime.files import write_bytes
 
 
 def error_code(path: Path) -> str:
@@ -38,7 +41,8 @@ def error_code(path: Path) -> str:
 
 def rewrite(path: Path, card: object = None, **tensors: Tensor) -> None:
     """Write a model file again with another card or with some tensors replaced."""
-    text = encode(random_card()) if card is None else card if isinstance(card, str) else json.dumps(card)
+    text = card if isinstance(card, str) else json.dumps(card, sort_keys=True)
+    text = encode(random_card()) if card is None else text
     save_file({**load_file(path), **tensors}, path, {CARD_KEY: text})
 
 
@@ -252,8 +256,12 @@ def test_the_shipped_base_is_not_called_sah() -> None:
     assert load_model("hemorrhage-base").card.target.segment == INTRACRANIAL_HEMORRHAGE
 
 
+def copied(source: Path) -> Callable[[Path], None]:
+    return lambda path: write_bytes(path, source.read_bytes())
+
+
 def test_installed_models_are_found_by_name_and_removed(random_model: Path, models_folder: Path) -> None:
-    install("site", copy_to(random_model))
+    install("site", copied(random_model))
     assert find("site", "base").parent == models_folder
     assert "site" in [each.name for each in installed("base")]
     remove("site", "base")
@@ -263,17 +271,17 @@ def test_installed_models_are_found_by_name_and_removed(random_model: Path, mode
 
 
 def test_nothing_is_replaced_silently(random_model: Path, models_folder: Path) -> None:
-    install("site", copy_to(random_model))
+    install("site", copied(random_model))
     for name in ("site", "hemorrhage-base"):
         with pytest.raises(UsageError) as error:
-            install(name, copy_to(random_model))
+            install(name, copied(random_model))
         assert error.value.code == "name-taken"
 
 
 @pytest.mark.parametrize("name", ["", "../x", "a/b", "a\\b", ".hidden", "x" * 81, "é"])
 def test_names_stay_inside_the_folder(name: str, random_model: Path, models_folder: Path) -> None:
     with pytest.raises(UsageError) as error:
-        install(name, copy_to(random_model))
+        install(name, copied(random_model))
     assert error.value.code == "bad-name"
     assert not models_folder.exists()
 
@@ -362,3 +370,34 @@ def test_the_users_folder_can_be_moved(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert registry.models_folder() == tmp_path
     monkeypatch.delenv("SAHLORA_MODELS", raising=False)
     assert registry.models_folder().parts[-2:] == ("sahlora", "models")
+
+
+def test_one_odd_file_is_named_and_the_rest_is_listed(
+    random_model: Path, models_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install("site", copied(random_model))
+    card = json.loads(encode(random_card()))
+    rewrite(random_model, {**card, "training": {"cases": 10**400}})
+    install("huge", copied(random_model))
+    (models_folder / "junk.safetensors").write_bytes(b"junk")
+    (models_folder / "folder.safetensors").mkdir()
+    (models_folder / "._site.safetensors").write_bytes(b"what another system left")
+    assert main(["models", "list"]) == 0
+    told = capsys.readouterr()
+    assert "site " in told.out and "huge" not in told.out
+    for name in ("huge", "junk", "folder"):
+        assert f"{name}.safetensors is left out: " in told.err
+    assert "._site" not in told.err
+    assert main(["adapters", "list"]) == 0
+    assert "sah-phantom" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names a user as Unix does")
+def test_who_has_no_home_uses_the_shipped_models(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], random_model: Path
+) -> None:
+    monkeypatch.setenv("SAHLORA_MODELS", "~nobody-of-this-name/models")
+    assert main(["models", "list"]) == 0
+    assert "hemorrhage-base" in capsys.readouterr().out
+    assert main(["models", "import", str(random_model), "--name", "x"]) == 4
+    assert "SAHLORA_MODELS" in capsys.readouterr().err

@@ -46,6 +46,7 @@ def test_nothing_is_written_into_a_folder_that_is_read(ct: Path, tmp_path: Path)
     (tmp_path / "hard.nii").hardlink_to(ct)
     assert code(ct.parent / "sub" / "label.nii", inputs=[ct.parent]) == "inside-input"
     assert code(tmp_path / "hard.nii", inputs=[ct.parent]) == "same-file"
+    assert code(ct, inputs=[ct.parent]) == "same-file"
     assert code(tmp_path / "label.nii", inputs=[ct.parent]) is None
 
 

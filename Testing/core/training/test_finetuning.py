@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from helpers import (
     CORE,
     events,
+    overflowing_network,
     random_card,
     random_network,
     sahlora,
@@ -191,6 +192,12 @@ def test_a_gain_too_small_to_be_told_is_none_and_few_cases_are_called_few(
     assert comparison.is_better == better
     assert str(comparison).startswith(NOT_BETTER) != better
     assert str(comparison).endswith(ending)
+
+
+def test_a_verdict_on_the_cases_that_chose_the_epoch_says_that_it_is_optimistic() -> None:
+    before, after = (0.1,) * 6, (0.3,) * 6
+    assert OPTIMISTIC in str(Comparison(before, after, chose_epoch=True))
+    assert OPTIMISTIC not in str(Comparison(before, after))
 
 
 def test_without_held_out_cases_the_card_says_that_nothing_is_known(folder: Path, tmp_path: Path) -> None:
@@ -463,7 +470,8 @@ def test_a_full_disk_ends_the_run_and_leaves_what_was_there(folder: Path, tmp_pa
     import resource
 
     output = tmp_path / "a.safetensors"
-    output.write_bytes(b"from before")
+    before = SHIPPED.with_name("sah-ct-small.safetensors").read_bytes()
+    output.write_bytes(before)
     done = sahlora(
         "finetune", folder / "cases.csv", "-o", output, "--model", folder / "base.safetensors",
         "--epochs", "1", "--progress", "json",
@@ -471,12 +479,11 @@ def test_a_full_disk_ends_the_run_and_leaves_what_was_there(folder: Path, tmp_pa
     )  # fmt: skip
     assert done.returncode == 4
     assert events(done.stdout)[-1]["code"] == "disk-full"
-    assert output.read_bytes() == b"from before"
+    assert output.read_bytes() == before
 
 
 def test_a_loss_that_is_no_number_leaves_what_was_there(folder: Path, cohort: Cohort, tmp_path: Path) -> None:
-    card = random_card(1, 4, spacing=2.0, intensity_range=(0.0, 3e38))
-    save_model(tmp_path / "base.safetensors", random_network(0, 1, 4), card)
+    save_model(tmp_path / "base.safetensors", overflowing_network(), random_card(1, 4, spacing=2.0))
     output = tmp_path / "a.safetensors"
     output.write_bytes(b"from before")
     with pytest.raises(SAHLoRAError) as error:

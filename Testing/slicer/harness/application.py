@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import tempfile
 import types
@@ -83,6 +84,7 @@ def start() -> types.ModuleType:
     import slicer.util
 
     folder = Path(tempfile.mkdtemp(prefix="SAHLoRA harness "))
+    _put_launcher_on_path(folder / "bin")
     slicer.app = Application(folder)
     from . import widgets
 
@@ -96,10 +98,25 @@ def start() -> types.ModuleType:
     return slicer
 
 
+def _put_launcher_on_path(folder: Path) -> None:
+    """Provide PythonSlicer as Slicer does: a launcher that stays the parent of the Python it starts."""
+    folder.mkdir()
+    if sys.platform == "win32":
+        (folder / "PythonSlicer.cmd").write_text(f'@"{sys.executable}" %*\n')
+    else:
+        launcher = folder / "PythonSlicer"
+        launcher.write_text(f'#!/bin/sh\n"{sys.executable}" "$@"\nexit $?\n')
+        launcher.chmod(0o755)
+    os.environ["PATH"] = f"{folder}{os.pathsep}{os.environ['PATH']}"
+
+
 def _make_scene(slicer: Any) -> None:
     scene = slicer.vtkMRMLScene()
     cache = slicer.vtkCacheManager()  # without, a scene bundle can't be read
-    cache.SetRemoteCacheDirectory(slicer.app.temporaryPath)
+    cache_folder = Path(slicer.app.temporaryPath) / "cache"
+    cache_folder.mkdir()
+    (cache_folder / ".slicer-cache").touch()  # tells VTK that it may delete files there
+    cache.SetRemoteCacheDirectory(str(cache_folder))
     inputs_outputs = slicer.vtkDataIOManager()
     inputs_outputs.SetCacheManager(cache)
     scene.SetCacheManager(cache)
@@ -119,22 +136,43 @@ def _make_scene(slicer: Any) -> None:
         logic = kind()
         logic.SetMRMLApplicationLogic(application_logic)
         logic.SetMRMLScene(scene)
+        application_logic.SetModuleLogic(name.capitalize(), logic)
         setattr(slicer.modules, name, types.SimpleNamespace(logic=lambda logic=logic: logic))
     _list_in_subject_hierarchy(scene)
 
 
 def _list_in_subject_hierarchy(scene: Any) -> None:
-    """Give every new data node its item in the subject hierarchy, as Slicer's Qt plugins do."""
+    """Give every data node its item in the subject hierarchy while it is there, as Slicer's Qt plugins do."""
     import slicer
     import vtk
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def add_item(_scene: Any, _event: str, node: Any) -> None:
-        if node.IsA("vtkMRMLDisplayableNode") or node.IsA("vtkMRMLTableNode"):
+        is_data = node.IsA("vtkMRMLDisplayableNode") or node.IsA("vtkMRMLTableNode")
+        if is_data and not scene.IsImporting():  # a loaded scene brings its hierarchy with it
             hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
             hierarchy.CreateItem(hierarchy.GetSceneItemID(), node)
 
+    def add_what_is_missing(*_: Any) -> None:
+        hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+        for number in range(scene.GetNumberOfNodes()):
+            node = scene.GetNthNode(number)
+            is_data = node.IsA("vtkMRMLDisplayableNode") or node.IsA("vtkMRMLTableNode")
+            if is_data and not hierarchy.GetItemByDataNode(node):
+                hierarchy.CreateItem(hierarchy.GetSceneItemID(), node)
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def remove_item(_scene: Any, _event: str, node: Any) -> None:
+        hierarchy = scene.GetFirstNodeByClass("vtkMRMLSubjectHierarchyNode")
+        if hierarchy is None or scene.IsClosing() or scene.IsImporting():
+            return
+        item = hierarchy.GetItemByDataNode(node)
+        if item:
+            hierarchy.RemoveItem(item, False, False)
+
     scene.AddObserver(slicer.vtkMRMLScene.NodeAddedEvent, add_item)
+    scene.AddObserver(slicer.vtkMRMLScene.EndImportEvent, add_what_is_missing)
+    scene.AddObserver(slicer.vtkMRMLScene.NodeAboutToBeRemovedEvent, remove_item)
 
 
 def load_module(name: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import types
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
 from typing import Any
 
 import qt
@@ -38,12 +39,31 @@ class qMRMLWidget(PythonQtObject, QtWidgets.QWidget):
         self.mrmlSceneChanged.emit(scene)
 
 
+class _NodeFilter:
+    """The part of qMRMLSortFilterProxyModel that the panels use."""
+
+    def __init__(self, changed: Callable[[], None]) -> None:
+        self._hidden: list[str] = []
+        self._changed = changed
+
+    @property
+    def hiddenNodeIDs(self) -> tuple[str, ...]:
+        return tuple(self._hidden)
+
+    @hiddenNodeIDs.setter
+    def hiddenNodeIDs(self, identifiers: list[str]) -> None:
+        self._hidden = list(identifiers)
+        self._changed()
+
+
 class qMRMLNodeComboBox(PythonQtObject, QtWidgets.QWidget):
     currentNodeChanged = QtCore.Signal(object)
     currentNodeIDChanged = QtCore.Signal(str)
+    nodeActivated = QtCore.Signal(object)
 
     nodeTypes = _stored("QStringList", "nodeTypes", [])
     hideChildNodeTypes = _stored("QStringList", "hideChildNodeTypes", [])
+    showChildNodeTypes = _stored(bool, "showChildNodeTypes", True)
     addEnabled = _stored(bool, "addEnabled", True)
     removeEnabled = _stored(bool, "removeEnabled", True)
     renameEnabled = _stored(bool, "renameEnabled", False)
@@ -60,6 +80,7 @@ class qMRMLNodeComboBox(PythonQtObject, QtWidgets.QWidget):
         layout.addWidget(self._box)
         self._ids: list[str | None] = []
         self._scene: Any = None
+        self._filter = _NodeFilter(self._refill)
         self._box.connect("currentIndexChanged(int)", self._announce)
 
     def setMRMLScene(self, scene: Any) -> None:
@@ -67,6 +88,14 @@ class qMRMLNodeComboBox(PythonQtObject, QtWidgets.QWidget):
         for event in (slicer.vtkMRMLScene.NodeAddedEvent, slicer.vtkMRMLScene.NodeRemovedEvent):
             scene.AddObserver(event, lambda *_: shiboken6.isValid(self) and self._refill())
         self._refill()
+
+    def sortFilterProxyModel(self) -> _NodeFilter:
+        return self._filter
+
+    def activate(self, node: Any) -> None:
+        """Do what happens when a user picks a node from the list."""
+        self.setCurrentNode(node)
+        self.nodeActivated.emit(node)
 
     def currentNode(self) -> Any:
         return self._scene.GetNodeByID(self.currentNodeID) if self._scene and self.currentNodeID else None
@@ -86,9 +115,12 @@ class qMRMLNodeComboBox(PythonQtObject, QtWidgets.QWidget):
     currentNodeID = QtCore.Property(str, _current_id, setCurrentNodeID)
 
     def _refill(self) -> None:
+        if self._scene is None:
+            return
         before = self._current_id()
         nodes = [n for kind in self.nodeTypes for n in slicer.util.getNodesByClass(kind, self._scene)]
         nodes = [node for node in nodes if self.showHidden or not node.GetHideFromEditors()]
+        nodes = [node for node in nodes if self._is_offered(node)]
         self._box.blockSignals(True)
         self._box.clear()
         self._ids = [None] * self.noneEnabled + [node.GetID() for node in nodes]
@@ -100,6 +132,15 @@ class qMRMLNodeComboBox(PythonQtObject, QtWidgets.QWidget):
         self._box.blockSignals(False)
         if self._current_id() != before:
             self._announce()
+
+    def _is_offered(self, node: Any) -> bool:
+        is_child = node.GetClassName() not in self.nodeTypes
+        is_hidden_child = any(node.IsA(kind) for kind in self.hideChildNodeTypes)
+        return not (
+            (is_child and not self.showChildNodeTypes)
+            or is_hidden_child
+            or node.GetID() in self._filter.hiddenNodeIDs
+        )
 
     def _announce(self) -> None:
         self.currentNodeIDChanged.emit(self._current_id())
@@ -113,6 +154,8 @@ class ctkCollapsibleButton(PythonQtObject, QtWidgets.QWidget):
         super().__init__(parent)
         self._text, self._collapsed = "", False
         self.setContentsMargins(2, 26, 2, 2)
+        # As CTK's: it never gets narrower than its contents would like to be, wrapped labels on one line too.
+        self.setSizePolicy(QtWidgets.QSizePolicy.Minimum, QtWidgets.QSizePolicy.Preferred)
 
     def _set_text(self, text: str) -> None:
         self._text = text
