@@ -179,7 +179,8 @@ def segment(
         "smallest piece kept": f"{minimum_component_ml:g} mL",
         "precision": prediction.precision,
     }
-    found = Segmentation(volume, label, measure(label, volume), prediction, main, threshold, words)
+    measured = measure(label, volume, probability=prediction.probability)
+    found = Segmentation(volume, label, measured, prediction, main, threshold, words)
     if outputs is None:
         return found
     progress.stage("writing")

@@ -17,7 +17,7 @@ from sahlora.runtime.progress import SILENT, Progress
 
 @dataclass(frozen=True)
 class Cohort:
-    """Cases to train on and cases held out, both with blood among them.
+    """Cases to train on and cases held out, both with blood among them, and simulated ones.
 
     Raises
     ------
@@ -27,9 +27,10 @@ class Cohort:
 
     training: tuple[Case, ...]
     held_out: tuple[Case, ...] = ()
+    simulated: tuple[Case, ...] = ()
 
     def __post_init__(self) -> None:
-        require_disjoint(self.training, self.held_out)
+        require_disjoint((*self.training, *self.simulated), self.held_out)
 
 
 def split_cases(

@@ -312,7 +312,7 @@ def _network(spec: NetworkSpec) -> Any:
     from sahlora.models.network import MultiViewUNet
 
     with torch.device("meta"):
-        return MultiViewUNet(spec.level, spec.width)
+        return MultiViewUNet(spec.level, spec.width, spec.in_channels, spec.out_channels)
 
 
 def _write(output: Path, source: Adapter, results: Any, training: dict[str, Any]) -> Outcome:

@@ -1,4 +1,4 @@
-"""Check annotated cases, divide them into folds, and choose what to annotate next.
+"""Check annotated cases, divide them into folds, list published ones, and choose what to annotate next.
 
 MANIFEST is a CSV or JSON file that lists the cases, or a folder with one subfolder a case that holds ct.* and
 label.*; see Docs/cases.md. Checking reads every image and label, names what is wrong or doubtful and how to
@@ -24,6 +24,7 @@ EXAMPLE = "sahlora cases check cases.csv"
 ACTIONS = {
     "check": "check images and labels of all cases and say what to mend",
     "folds": "divide the patients into folds that are alike in annotated volume",
+    "from": "list the cases of a published data set that you have, to train and evaluate with",
     "rank": "rank scans by how much the model's predictions of them differ: what to annotate next",
 }
 
@@ -32,6 +33,9 @@ def configure(action: str, parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of one action."""
     if action == "rank":
         _configure_ranking(parser)
+        return
+    if action == "from":
+        _configure_published(parser)
         return
     parser.add_argument("manifest", type=Path, metavar="MANIFEST", help="CSV, JSON or folder of cases")
     if action == "check":
@@ -42,6 +46,19 @@ def configure(action: str, parser: argparse.ArgumentParser) -> None:
         )
         parser.add_argument("--folds", type=int, default=3, metavar="N", help="number of folds (default: 3)")
         parser.add_argument("--seed", type=int, default=0, help="seed of the shuffling (default: 0)")
+
+
+def _configure_published(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "data", metavar="DATA", help="BHSD, CT-ICH (NIfTI release), INSTANCE, Seg-CQ500 or HemSeg"
+    )
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="where it was unpacked")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="MANIFEST.csv", help="list of cases to write"
+    )
+    parser.add_argument(
+        "--sah", action="store_true", help="count subarachnoid hemorrhage alone, where the labels tell it"
+    )
 
 
 def _configure_ranking(parser: argparse.ArgumentParser) -> None:
@@ -79,6 +96,9 @@ def run(args: argparse.Namespace, progress: Progress) -> None:
     if args.action == "rank":
         _rank(args, progress)
         return
+    if args.action == "from":
+        _list_published(args, progress)
+        return
     from sahlora.cases.checks import check_cases
     from sahlora.cases.manifest import list_cases, manifest_files
     from sahlora.runtime.files import require_writable
@@ -92,6 +112,23 @@ def run(args: argparse.Namespace, progress: Progress) -> None:
         _report(args, checked, progress)
     else:
         _divide(args, checked, progress)
+
+
+def _list_published(args: argparse.Namespace, progress: Progress) -> None:
+    """Write the manifest of a published data set and say whose it is."""
+    from sahlora.cases.manifest import write_manifest
+    from sahlora.cases.published import DATA_SETS, published_cases
+    from sahlora.runtime.files import require_ending, require_writable
+
+    require_ending(args.output, ".csv")
+    require_writable(args.output)
+    cases = published_cases(args.data, args.folder, args.output, only_sah=args.sah)
+    write_manifest(args.output, cases)
+    data = DATA_SETS[args.data]
+    progress.result(manifest=str(args.output), cases=len(cases), licence=data.licence, cite=data.citation)
+    if args.progress != "json":
+        print(f"Wrote {args.output}: {len(cases)} cases of {data.name}.")
+        print(f"Licence: {data.licence}.\nCite: {data.citation}.")
 
 
 def _report(args: argparse.Namespace, checked: list[CheckedCase], progress: Progress) -> None:

@@ -60,6 +60,15 @@ def _configure_network(group: argparse._ArgumentGroup) -> None:
         "--view", choices=("axial", "coronal", "sagittal"), default="axial", help="slices' direction"
     )
     group.add_argument(
+        "--start", metavar="MODEL", help="base to go on from, by name or file (default: random weights)"
+    )
+    group.add_argument(
+        "--neighbors",
+        type=float,
+        metavar="MM",
+        help="also show the network the slices so far below and above (default: the slice alone)",
+    )
+    group.add_argument(
         "--target", choices=("hemorrhage", "sah"), default="hemorrhage", help="what the label outlines"
     )
     configure_description(group)
@@ -90,7 +99,9 @@ def run(args: argparse.Namespace, progress: Progress) -> None:
 
 def _plan(args: argparse.Namespace) -> PretrainingPlan:
     from sahlora.imaging.terminology import INTRACRANIAL_HEMORRHAGE, SAH
+    from sahlora.models.base_model import load_model
     from sahlora.models.card import NetworkSpec, Preprocessing, Target
+    from sahlora.models.registry import find
     from sahlora.training.pretraining import PretrainingPlan
     from sahlora.training.settings import PRESETS
 
@@ -98,9 +109,15 @@ def _plan(args: argparse.Namespace) -> PretrainingPlan:
     return PretrainingPlan(
         read_description(args),
         Target(SAH if args.target == "sah" else INTRACRANIAL_HEMORRHAGE),
-        NetworkSpec(level=args.level, width=args.width),
-        Preprocessing(window=tuple(args.window), spacing=args.spacing or None, views=(args.view,)),
+        NetworkSpec(level=args.level, width=args.width, in_channels=1 if args.neighbors is None else 3),
+        Preprocessing(
+            window=tuple(args.window),
+            spacing=args.spacing or None,
+            views=(args.view,),
+            neighbors=args.neighbors,
+        ),
         training_settings(args, PRESETS),
+        None if args.start is None else load_model(find(args.start, "base")),
     )
 
 
@@ -116,6 +133,11 @@ def _check_network(args: argparse.Namespace) -> None:
             args.spacing == 0 or 0.1 <= args.spacing <= 10,
             f"{args.spacing:g} mm a pixel",
             "--spacing 0, or 0.1 to 10",
+        ),
+        (
+            args.neighbors is None or 0.1 <= args.neighbors <= 50,
+            f"neighbors {args.neighbors} mm away",
+            "--neighbors from 0.1 to 50",
         ),
         (-math.inf < low < high < math.inf, f"a window from {low:g} to {high:g} HU", "--window LOW HIGH"),
     ):

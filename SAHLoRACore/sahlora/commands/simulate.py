@@ -1,15 +1,19 @@
-"""Simulate subarachnoid blood of a known volume, in simulated heads or in real CT.
+"""Simulate hemorrhage of a known volume: subarachnoid in simulated heads, of every kind in real CT.
 
 Writes into the folder OUT, for each case, the CT, the exact mask of the blood and a JSON file with the true
 volume, and a manifest.csv that training commands read. Without --into the heads are simulated too.
 
 With --into, blood goes into real head CT without hemorrhage: one CT, a folder of CT files, or a list of cases
 (CSV or JSON, see Docs/cases.md), from which cases are passed over whose slice labels know of hemorrhage. The
-CT must be free of blood, as the mask holds simulated blood alone. All else in the CT stays as it is.
+CT must be free of blood, as the mask holds simulated blood alone. All else in the CT stays as it is. With
+--kind, blood lies where that kind of hemorrhage does: in ventricles, brain, or under the skull; the mask is
+then 255 (unknown) where nobody could see it, in calcifications and where clot is no denser than what it
+replaces.
 
 With --count, or several CTs, what is not given is drawn from the seed: volumes (50 % of cases from 2-25 mL,
 25 % from 25-50 mL, 20 % from 50-100 mL, 5 % from 100-120 mL, evenly within; halved where the head is too
-small for it), rupture sites, and in real CT density (62 ± 5 HU) and reflux (40 %).
+small for it), rupture sites, and in real CT density (62 ± 5 HU) and reflux (40 %); with --kind, volumes as
+the kind has them and density (61 ± 10 HU).
 """
 
 from __future__ import annotations
@@ -26,9 +30,10 @@ if TYPE_CHECKING:
     from sahlora.cases.bleed_targets import Scan
     from sahlora.imaging.volume import Volume
     from sahlora.simulation.head import HeadPhantom, SimulatedHead
-    from sahlora.simulation.in_ct import Bleed, SimulatedBleed
+    from sahlora.simulation.in_ct import Bleed, Patient, SimulatedBleed
+    from sahlora.simulation.lesions import Lesion, SimulatedLesion
 
-SUMMARY = "simulate subarachnoid blood of a known volume, in phantoms or real head CT"
+SUMMARY = "simulate hemorrhage of a known volume, in phantoms or real head CT"
 CT_ENDING, MASK_ENDING = "_ct.nii.gz", "_mask.nii.gz"
 EXAMPLE = "sahlora simulate phantoms --sah-ml 20 --site acom --seed 1"
 
@@ -36,7 +41,9 @@ EXAMPLE = "sahlora simulate phantoms --sah-ml 20 --site acom --seed 1"
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("output", type=Path, metavar="OUT", help="folder to write to, new or empty")
-    parser.add_argument("--sah-ml", type=float, metavar="ML", help="volume of blood (default: 20)")
+    parser.add_argument(
+        "--sah-ml", "--ml", type=float, metavar="ML", help="volume of blood (default: 20; drawn with --kind)"
+    )
     parser.add_argument(
         "--site", metavar="SITE", help="acom, mca-left, mca-right, pcom or basilar (default: acom)"
     )
@@ -57,7 +64,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     real = parser.add_argument_group("real CT")
     real.add_argument("--into", type=Path, metavar="CT", help="CT, folder of CT files, or list of cases")
-    real.add_argument("--density", type=float, metavar="HU", help="mean HU of clot, 50 to 80 (default: 64)")
+    real.add_argument(
+        "--kind",
+        metavar="KIND",
+        help="subarachnoid, sulcal, cerebellar, layering or cast (in the ventricles), intraparenchymal, "
+        "contusion, subdural, interhemispheric, tentorial, epidural, mixture, or any of them in turn "
+        "(default: subarachnoid from --site)",
+    )
+    real.add_argument(
+        "--density",
+        type=float,
+        metavar="HU",
+        help="mean HU of clot, 50 to 80, with --kind 35 to 95 (default: 64; 60 with --kind)",
+    )
     real.add_argument(
         "--reflux",
         action=argparse.BooleanOptionalAction,
@@ -126,8 +145,13 @@ def _require_options_that_fit(args: argparse.Namespace) -> None:
             "--format, --spacing and --tilt are for simulated heads.",
             "Leave them out: with --into, the result has the CT's own grid.",
         )
-    if args.into is None and (args.density is not None or args.reflux is not None):
-        raise UsageError("needs-into", "--density and --reflux are for real CT.", "Add --into CT.")
+    real_only = (args.density, args.reflux, args.kind)
+    if args.into is None and any(value is not None for value in real_only):
+        raise UsageError("needs-into", "--density, --reflux and --kind are for real CT.", "Add --into CT.")
+    if args.kind is not None and (args.site is not None or args.reflux is not None):
+        raise UsageError(
+            "kind-or-site", "--kind draws the place itself.", "Leave --site and --reflux out, or --kind."
+        )
     if args.tilt and args.format == "nifti":
         raise UsageError(
             "irregular-slices", "Tilted slices have no grid that NIfTI can hold.", "Add --format dicom."
@@ -218,12 +242,13 @@ def _bleeds(args: argparse.Namespace, progress: Progress) -> Iterable[Written]:
     from sahlora.errors import InputError
     from sahlora.imaging.volume import read_volume
     from sahlora.runtime.files import require_apart
-    from sahlora.simulation.in_ct import bleed_that_fits, prepare, simulate_bleed
+    from sahlora.simulation.in_ct import prepare
 
     scans = list_scans(args.into)
     cohort = args.count is not None or len(scans) > 1
     count = args.count or 1
-    settings = [_bleed_settings(args, args.seed + index, cohort) for index in range(count * len(scans))]
+    make = _bleed_settings if args.kind is None else _lesion_settings
+    settings = [make(args, args.seed + index, cohort) for index in range(count * len(scans))]
     written = [
         args.output / f"{_bleed_name(scans[index // count], bleed)}{ending}"
         for index, bleed in enumerate(settings)
@@ -231,7 +256,6 @@ def _bleeds(args: argparse.Namespace, progress: Progress) -> Iterable[Written]:
     ]
     inputs = [*(scan.path for scan in scans), *manifest_files(args.into)]
     require_apart([*written, args.output / MANIFEST_NAME], inputs)
-    simulate = bleed_that_fits if cohort and args.sah_ml is None else simulate_bleed
 
     def each() -> Iterable[Written]:
         made = 0
@@ -243,8 +267,10 @@ def _bleeds(args: argparse.Namespace, progress: Progress) -> Iterable[Written]:
                     raise
                 progress.warning(error.code, f"{scan.name} is passed over: {error.message}", error.hint)
                 continue
-            for bleed in settings[number * count : (number + 1) * count]:
-                simulated = simulate(patient, bleed, progress)
+            for wanted in settings[number * count : (number + 1) * count]:
+                simulated = _simulated(patient, wanted, args, cohort, progress)
+                if simulated is None:
+                    continue
                 progress.stage("writing")
                 made += 1
                 yield _write_bleed(simulated, patient.volume, scan, args.output), simulated.volume_ml
@@ -252,6 +278,37 @@ def _bleeds(args: argparse.Namespace, progress: Progress) -> Iterable[Written]:
             raise InputError("no-scans", "No scan could be used.", "See the warnings.")
 
     return each()
+
+
+def _simulated(
+    patient: Patient, wanted: Bleed | Lesion, args: argparse.Namespace, cohort: bool, progress: Progress
+) -> SimulatedBleed | SimulatedLesion | None:
+    """Simulate one hemorrhage; one of a cohort that the head has no room for is passed over."""
+    from sahlora.errors import UsageError
+    from sahlora.simulation.in_ct import Bleed, bleed_that_fits, simulate_bleed
+    from sahlora.simulation.lesions import simulate_lesion
+
+    if isinstance(wanted, Bleed):
+        simulate = bleed_that_fits if cohort and args.sah_ml is None else simulate_bleed
+        return simulate(patient, wanted, progress)
+    try:
+        return simulate_lesion(patient, wanted, progress)
+    except UsageError as error:
+        if not cohort:
+            raise
+        progress.warning(error.code, f"Seed {wanted.seed}, {wanted.kind}: {error.message}", error.hint)
+        return None
+
+
+def _lesion_settings(args: argparse.Namespace, seed: int, cohort: bool) -> Lesion:
+    """Return one lesion's settings, its density drawn in a cohort where the user leaves it open."""
+    from dataclasses import replace
+
+    from sahlora.simulation.lesions import Lesion
+
+    lesion = Lesion.draw(seed, args.kind)
+    given = {"blood_ml": args.sah_ml, "density_hu": args.density if cohort else args.density or 60.0}
+    return replace(lesion, **{key: value for key, value in given.items() if value is not None})
 
 
 def _bleed_settings(args: argparse.Namespace, seed: int, cohort: bool) -> Bleed:
@@ -270,18 +327,21 @@ def _bleed_settings(args: argparse.Namespace, seed: int, cohort: bool) -> Bleed:
     return replace(bleed, **{key: value for key, value in given.items() if value is not None})
 
 
-def _bleed_name(scan: Scan, bleed: Bleed) -> str:
+def _bleed_name(scan: Scan, bleed: Bleed | Lesion) -> str:
     return f"{scan.name}-{bleed.seed:04d}"
 
 
-def _write_bleed(simulated: SimulatedBleed, volume: Volume, scan: Scan, folder: Path) -> dict[str, str]:
-    """Write one bleed and return its row of the manifest."""
+def _write_bleed(
+    simulated: SimulatedBleed | SimulatedLesion, volume: Volume, scan: Scan, folder: Path
+) -> dict[str, str]:
+    """Write one hemorrhage and return its row of the manifest."""
     from sahlora.imaging.writers import write_image
     from sahlora.simulation.writers import write_truth
 
     name = _bleed_name(scan, simulated.settings)
     image, label = f"{name}{CT_ENDING}", f"{name}{MASK_ENDING}"
     write_image(volume.to_grid(simulated.hu, label=False), folder / image)
-    write_image(volume.to_grid(simulated.blood, label=True), folder / label)
+    write_image(volume.to_grid(simulated.label, label=True), folder / label)
     write_truth(simulated, folder / f"{name}.json")
-    return {"case": name, "image": image, "label": label, "patient": scan.patient}
+    kind = getattr(simulated.settings, "kind", "subarachnoid")
+    return {"case": name, "image": image, "label": label, "patient": scan.patient, "kind": kind}

@@ -24,6 +24,10 @@ CHANGES = (
     "patience",
     "average",
     "unmarked_weight",
+    "empty_weight",
+    "simulated_share",
+    "vertex_draws",
+    "augmentation",
     "seed",
 )
 
@@ -50,6 +54,12 @@ def configure_run(parser: argparse.ArgumentParser, output: str, held_out: str) -
         metavar="N|MANIFEST",
         help="how many patients with blood to hold out, or other cases to check on "
         f"(default: the manifest's column held_out, else {held_out})",
+    )
+    parser.add_argument(
+        "--simulated",
+        type=Path,
+        metavar="MANIFEST",
+        help="cases with simulated blood; some of their slices are drawn beside those of MANIFEST",
     )
 
 
@@ -83,6 +93,30 @@ def configure_training(group: argparse._ArgumentGroup, presets: str) -> None:
         type=float,
         metavar="W",
         help="above 0, also learn from slices with blood by an expert that nobody outlined (default: 0)",
+    )
+    group.add_argument(
+        "--empty-weight",
+        type=float,
+        metavar="W",
+        help="above 0, slices without blood count by their highest probabilities too, against specks of "
+        "false blood (default: 0)",
+    )
+    group.add_argument(
+        "--simulated-share",
+        type=float,
+        metavar="S",
+        help="share of --simulated cases among the slices with blood (default: 0.3)",
+    )
+    group.add_argument(
+        "--vertex-draws",
+        type=int,
+        metavar="N",
+        help="draw blood-free slices near the vertex N times as often, against false blood (default: 1)",
+    )
+    group.add_argument(
+        "--augmentation",
+        choices=("none", "paper", "default", "robust"),
+        help="changes of the slices; robust also changes density of blood, scan, kernel and zoom",
     )
     group.add_argument("--seed", type=int, help="seed of weights, split, order and augmentation (default: 0)")
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
@@ -140,7 +174,9 @@ def require_own_outputs(args: argparse.Namespace, cohort: Cohort, kind: str, *mo
     from sahlora.training.run_folder import RECORD, SPLIT
 
     inputs = [*models, *manifest_files(args.manifest), *manifest_files(Path(args.held_out or ""))]
-    inputs += [file for case in (*cohort.training, *cohort.held_out) for file in case.files]
+    inputs += [
+        file for case in (*cohort.training, *cohort.held_out, *cohort.simulated) for file in case.files
+    ]
     inputs += [args.description] if args.description is not None else []
     folder = run_folder(args)
     require_writable(args.output, folder / SPLIT, folder / RECORD, inputs=inputs)
@@ -150,8 +186,22 @@ def require_own_outputs(args: argparse.Namespace, cohort: Cohort, kind: str, *mo
 def read_cohort(args: argparse.Namespace, seed: int, unless_said: int | None, progress: Progress) -> Cohort:
     """Read the cases and hold out those of ``--held-out``, else those of the manifest's column.
 
-    Where neither says anything, so many patients as `unless_said`; None is a fifth.
+    Where neither says anything, so many patients as `unless_said`; None is a fifth. Simulated cases of
+    patients who are held out are left out.
     """
+    from dataclasses import replace
+
+    from sahlora.cases.manifest import read_manifest
+
+    cohort = _read_cohort(args, seed, unless_said, progress)
+    if args.simulated is None:
+        return cohort
+    held_out = {case.patient for case in cohort.held_out}
+    simulated = [case for case in read_manifest(args.simulated) if case.patient not in held_out]
+    return replace(cohort, simulated=tuple(simulated))
+
+
+def _read_cohort(args: argparse.Namespace, seed: int, unless_said: int | None, progress: Progress) -> Cohort:
     from sahlora.cases.leaks import require_unlike_files
     from sahlora.cases.manifest import read_manifest
     from sahlora.cases.split import Cohort, require_blood, split_cases

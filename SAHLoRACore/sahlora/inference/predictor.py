@@ -267,7 +267,7 @@ class _Runner:
         start = 0
         while start < count:
             stop = min(start + batch, count)
-            slices = grid.slices_of(hu, view, start, stop)
+            slices = grid.stacks_of(hu, view, start, stop, model.preprocessing.neighbors)
             try:
                 predictions = self._run(network, slices, model, mirror=passes == 2)
             except Exception as error:
@@ -282,16 +282,17 @@ class _Runner:
             self.progress.update(start / count)
 
     def _run(self, network: nn.Module, hu: Tensor, model: ViewModel, *, mirror: bool) -> list[Tensor]:
-        """Return probabilities (N, H, W) float32 of slices in HU, and of the same slices mirrored.
+        """Return probabilities (N, H, W) float32 of slices (N, C, H, W) in HU, and of the same ones mirrored.
 
         Slices of air alone are not run.
         """
         low, high = model.preprocessing.intensity_range
-        predictions = [torch.zeros_like(hu) for _ in range(2 if mirror else 1)]
-        occupied = torch.amax(hu, dim=(1, 2)) > model.preprocessing.window[0]
+        middle = hu[:, hu.shape[1] // 2]
+        predictions = [torch.zeros_like(middle) for _ in range(2 if mirror else 1)]
+        occupied = torch.amax(middle, dim=(1, 2)) > model.preprocessing.window[0]
         if not occupied.any():
             return predictions
-        image = window(hu[occupied], model.preprocessing.window, (low, high))[:, None]
+        image = window(hu[occupied], model.preprocessing.window, (low, high))
         size = image.shape[-2:]
         image = pad_to_multiple(image, model.multiple, low)
         image = image.to(self.device, self.dtype).contiguous(memory_format=torch.channels_last)

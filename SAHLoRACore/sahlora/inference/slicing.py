@@ -40,11 +40,14 @@ class WorkingGrid:
         Size (Z, Y, X) of the grid.
     reformatted : int
         Number of rows along z in coronal and sagittal slices.
+    step_mm : tuple of float
+        Distance in mm of neighboring slices, rows and columns of the grid.
     """
 
     box: Box
     shape: tuple[int, int, int]
     reformatted: int
+    step_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
     @classmethod
     def of(cls, hu: np.ndarray, spacing: tuple[float, float, float], in_plane: float | None) -> WorkingGrid:
@@ -52,12 +55,12 @@ class WorkingGrid:
         box = head_box(hu, spacing)
         z, y, x = (s.stop - s.start for s in box)
         if in_plane is None:
-            return cls(box, (z, y, x), max(1, whole_number(z * spacing[0] / min(spacing[1:]))))
+            return cls(box, (z, y, x), max(1, whole_number(z * spacing[0] / min(spacing[1:]))), spacing)
         rows, columns, reformatted = (
             max(1, whole_number(n * mm / in_plane))
             for n, mm in ((y, spacing[1]), (x, spacing[2]), (z, spacing[0]))
         )
-        return cls(box, (z, rows, columns), reformatted)
+        return cls(box, (z, rows, columns), reformatted, (spacing[0], in_plane, in_plane))
 
     def resample(self, array: np.ndarray, batch: int = 32) -> Tensor:
         """Bring a volume (Z, Y, X) of any real type to this grid, as float32 (Z', Y', X')."""
@@ -73,6 +76,18 @@ class WorkingGrid:
         axis = SLICE_AXIS[view]
         part = volume.narrow(axis, start, stop - start).movedim(axis, 0)
         return part if view == "axial" else resize(part, (self.reformatted, part.shape[2]))
+
+    def stacks_of(self, volume: Tensor, view: View, start: int, stop: int, neighbors: float | None) -> Tensor:
+        """Cut slices `start` to `stop` of a view with what the network sees beside each, (N, C, H, W).
+
+        `neighbors` is the distance in mm of the slices below and above that are channels too; None for none.
+        """
+        if neighbors is None:
+            return self.slices_of(volume, view, start, stop)[:, None]
+        offset = neighbor_offset(neighbors, self.step_mm[SLICE_AXIS[view]])
+        first, last = max(0, start - offset), min(self.count(view), stop + offset)
+        indices = neighbor_indices(np.arange(start, stop), offset, self.count(view)) - first
+        return self.slices_of(volume, view, first, last)[torch.from_numpy(indices)]
 
     def fitted(self, slices: Tensor, view: View) -> Tensor:
         """Bring slices (N, H, W) of a view, as `slices_of` cuts them, back to the sampling of this grid."""
@@ -146,6 +161,16 @@ class Fusion:
     def _part(volume: Tensor, view: View, start: int, count: int) -> Tensor:
         axis = SLICE_AXIS[view]
         return volume.narrow(axis, start, count).movedim(axis, 0)
+
+
+def neighbor_offset(neighbors: float, step: float) -> int:
+    """Return how many slices away neighbors at a distance in mm are, where slices lie `step` mm apart."""
+    return max(1, whole_number(neighbors / step))
+
+
+def neighbor_indices(indices: np.ndarray, offset: int, count: int) -> np.ndarray:
+    """Return the slices below, itself and above for each of some, (N, 3); ends are their own neighbors."""
+    return np.clip(indices[:, None] + np.array([-offset, 0, offset]), 0, count - 1)
 
 
 def resize(slices: Tensor, size: tuple[int, int]) -> Tensor:

@@ -16,7 +16,7 @@ from sahlora.adapters.scope import STATISTICS, state_shapes, unused_patterns
 from sahlora.errors import InputError, UsageError
 from sahlora.imaging.planes import View
 from sahlora.models.base_model import Model, load_model
-from sahlora.models.card import FORMAT_VERSION, Description, NetworkSpec, Plain, Target, decode_card, encode
+from sahlora.models.card import Description, NetworkSpec, Plain, Target, decode_card, encode, require_version
 from sahlora.models.header import AGAIN, LARGEST_HEADER, card_kind, read_card_json
 from sahlora.models.network import MultiViewUNet
 from sahlora.models.registry import find, installed
@@ -65,10 +65,11 @@ class AdapterCard:
     training: dict[str, Plain] = field(default_factory=dict)
     strength: float = 1.0
     kind: Literal["adapter"] = "adapter"
-    format_version: int = FORMAT_VERSION
+    format_version: int = 1
 
     def __post_init__(self) -> None:
         require_strength(self.strength)
+        require_version(self)
 
 
 def require_strength(strength: float) -> None:
@@ -178,7 +179,8 @@ def load_adapter(adapter: Path | str) -> Adapter:
 def _expected(card: AdapterCard) -> dict[str, Tensor]:
     """Describe each tensor of the file, without memory for its values."""
     with torch.device("meta"):
-        network = MultiViewUNet(card.network.level, card.network.width)
+        spec = card.network
+        network = MultiViewUNet(spec.level, spec.width, spec.in_channels, spec.out_channels)
     try:
         if unused := [p for config in card.adapters.values() for p in unused_patterns(network, config)]:
             raise UsageError("bad-card", f"the pattern {unused[0]!r:.80} decides nothing.", "Leave it out.")

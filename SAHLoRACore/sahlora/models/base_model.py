@@ -118,7 +118,9 @@ def _build(spec: NetworkSpec) -> MultiViewUNet:
 
 @dataclass(frozen=True)
 class ViewModel:
-    """What inference needs of a model: slices (N, 1, H, W) → logits (N, 1, H, W).
+    """What inference needs of a model: slices (N, C, H, W) → logits (N, 1, H, W).
+
+    C is 1, or 3 where the preprocessing adds neighbors.
 
     Parameters
     ----------

@@ -18,7 +18,8 @@ from sahlora.imaging.terminology import Segment
 from sahlora.models.canonical import as_given, canonical, dumps, loads
 from sahlora.models.header import RepeatedNameError, distinct
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Version 2 has neighbors of slices; what has none stays version 1, which older software reads."""
 LARGEST_CARD = 2**16
 DIGITS = 8
 """Of a number on an adapter's card."""
@@ -55,7 +56,8 @@ class NetworkSpec:
 
     def __post_init__(self) -> None:
         _require(1 <= self.level <= 8 and 1 <= self.width <= 512, f"level {self.level}, width {self.width}")
-        _require(self.in_channels == 1 and self.out_channels == 1, "other than one channel in and out")
+        _require(self.in_channels in (1, 3), f"{self.in_channels} channels in")
+        _require(self.out_channels == 1, "other than one channel out")
 
 
 @dataclass(frozen=True)
@@ -72,18 +74,23 @@ class Preprocessing:
         In-plane pixel size in mm; None keeps the volume's own.
     views : tuple of View
         Views the model was made for.
+    neighbors : float, optional
+        The network sees the slices that lie about so many mm below and above as further channels (below,
+        itself, above); None shows it the slice alone.
     """
 
     window: tuple[float, float] = (0.0, 120.0)
     intensity_range: tuple[float, float] = (0.0, 1.0)
     spacing: float | None = 1.0
     views: tuple[View, ...] = ("axial",)
+    neighbors: float | None = None
 
     def __post_init__(self) -> None:
         for low, high in (self.window, self.intensity_range):
             _require(math.isfinite(low) and math.isfinite(high) and low < high, "an empty or infinite range")
         _require(self.spacing is None or 0.1 <= self.spacing <= 10, f"a pixel size of {self.spacing} mm")
         _require(0 < len(self.views) == len(set(self.views)), "no view or a view twice")
+        _require(self.neighbors is None or 0.1 <= self.neighbors <= 50, f"neighbors {self.neighbors} mm away")
 
 
 @dataclass(frozen=True)
@@ -128,7 +135,21 @@ class BaseCard:
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     training: dict[str, Plain] = field(default_factory=dict)
     kind: Literal["base"] = "base"
-    format_version: int = FORMAT_VERSION
+    format_version: int = 1
+
+    def __post_init__(self) -> None:
+        require_version(self)
+        with_neighbors = self.preprocessing.neighbors is not None
+        _require(
+            self.network.in_channels == (3 if with_neighbors else 1),
+            f"{self.network.in_channels} channels {'with' if with_neighbors else 'without'} neighbors",
+        )
+
+
+def require_version(card: Any) -> None:
+    """Set the version of a card, base's or adapter's, to the lowest that can say what its network needs."""
+    version = FORMAT_VERSION if card.network.in_channels > 1 else 1
+    object.__setattr__(card, "format_version", version)
 
 
 # ------------------------------------------------------------------------------------------------- JSON
@@ -143,12 +164,20 @@ def encode(card: Any) -> str:
         ``bad-card`` if it holds more than a card can.
     """
     try:
-        text = dumps(canonical(asdict(card), _digits(card)))
+        text = dumps(canonical(_content(card), _digits(card)))
     except (ValueError, OverflowError) as error:
         raise _bad(str(error)) from None
     if len(text) > LARGEST_CARD:
         raise _bad(f"it would have {len(text):,} bytes, {LARGEST_CARD:,} are the most")
     return text
+
+
+def _content(card: Any) -> dict[str, Any]:
+    """Return what a card says as plain values; version 1 does not know of neighbors."""
+    content = asdict(card)
+    if content.get("preprocessing", {}).get("neighbors", 0) is None:
+        del content["preprocessing"]["neighbors"]
+    return content
 
 
 def _digits(card: Any) -> int | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import ndimage
 
 from sahlora.errors import InputError, UsageError
 from sahlora.imaging.pieces import connected_pieces
@@ -20,17 +21,25 @@ from sahlora.runtime import files
 FORMAT = "sahlora-measurements"
 FORMAT_VERSION = 1
 MINIMUM_COMPONENT_ML = 0.1
+SCORE_WEIGHTS = (0.25, 0.5, 0.25)
+"""Of a slice and its neighbors in its score; at the ends the last slice is its own neighbor."""
 
 
 @dataclass(frozen=True)
 class SliceArea:
-    """The segmentation in one acquired slice; `index` counts from 0, inferior to superior."""
+    """The segmentation in one acquired slice; `index` counts from 0, inferior to superior.
+
+    `expected_ml` is the slice's score: the volume that the probabilities let expect, half in the slice itself
+    and a quarter in each neighbor. It ranks slices that show little or nothing above the threshold; None
+    where no probabilities are known.
+    """
 
     index: int
     position_mm: float
     thickness_mm: float
     area_mm2: float
     volume_ml: float
+    expected_ml: float | None = None
 
 
 @dataclass(frozen=True)
@@ -79,7 +88,11 @@ class Measurements:
 
 
 def measure(
-    label: np.ndarray, volume: Volume, *, minimum_component_ml: float = MINIMUM_COMPONENT_ML
+    label: np.ndarray,
+    volume: Volume,
+    *,
+    probability: np.ndarray | None = None,
+    minimum_component_ml: float = MINIMUM_COMPONENT_ML,
 ) -> Measurements:
     """Measure a segmentation.
 
@@ -89,6 +102,8 @@ def measure(
         bool (Z, Y, X), True inside, on the canonical grid of `volume`.
     volume : Volume
         The CT the segmentation belongs to.
+    probability : np.ndarray, optional
+        float (Z, Y, X), of which slices get their scores.
     minimum_component_ml : float
         Connected components smaller than this are not listed.
 
@@ -103,7 +118,7 @@ def measure(
     _require_grid(label, volume)
     _require_minimum(minimum_component_ml)
     counts = np.count_nonzero(label, axis=(1, 2))
-    slices = _slices(counts, volume)
+    slices = _slices(counts, volume, None if probability is None else slice_scores(probability, volume))
     if not counts.any():
         return Measurements(0.0, (), minimum_component_ml, None, None, None, slices)
     box = bounding_box(label)
@@ -118,6 +133,12 @@ def measure(
         largest_slice=int(np.argmax(counts)),
         slices=slices,
     )
+
+
+def slice_scores(probability: np.ndarray, volume: Volume) -> np.ndarray:
+    """Return the score of every slice in mL, see `SliceArea`, of probabilities (Z, Y, X)."""
+    expected = probability.sum(axis=(1, 2), dtype=np.float64) * volume.voxel_ml
+    return ndimage.correlate1d(expected, SCORE_WEIGHTS, mode="nearest")
 
 
 def remove_small_components(label: np.ndarray, volume: Volume, minimum_ml: float) -> np.ndarray:
@@ -203,7 +224,7 @@ def write_csv(path: Path, measurements: Measurements) -> None:
 # ----------------------------------------------------------------------------------------------- parts
 
 
-def _slices(counts: np.ndarray, volume: Volume) -> tuple[SliceArea, ...]:
+def _slices(counts: np.ndarray, volume: Volume, scores: np.ndarray | None) -> tuple[SliceArea, ...]:
     """Measure each slice; its position is the middle of its slab, from the middle of the lowest slab up."""
     thickness = volume.slice_thickness
     position = np.cumsum(thickness) - thickness / 2
@@ -211,7 +232,11 @@ def _slices(counts: np.ndarray, volume: Volume) -> tuple[SliceArea, ...]:
     areas = counts * (volume.spacing[1] * volume.spacing[2])
     milliliters = counts * volume.voxel_ml
     columns = zip(position.tolist(), thickness.tolist(), areas.tolist(), milliliters.tolist(), strict=True)
-    return tuple(SliceArea(index, *row) for index, row in enumerate(columns))
+    expected = [None] * len(counts) if scores is None else scores.tolist()
+    return tuple(
+        SliceArea(index, *row, score)
+        for index, (row, score) in enumerate(zip(columns, expected, strict=True))
+    )
 
 
 def _components(label: np.ndarray, voxel_ml: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -138,6 +138,10 @@ def _measured(measurements: Measurements) -> dict[str, str]:
     }
 
 
+LEAST_SCORE_ML = 0.02
+"""A slice without segmentation is listed from this score on."""
+
+
 def _slice_table(measurements: Measurements) -> str:
     rows = [
         (
@@ -146,13 +150,18 @@ def _slice_table(measurements: Measurements) -> str:
             f"{row.thickness_mm:.2f}",
             f"{row.area_mm2:.1f}",
             f"{row.volume_ml:.2f}",
+            "–" if row.expected_ml is None else f"{row.expected_ml:.3f}",
         )
         for row in measurements.slices
-        if row.area_mm2 > 0
+        if row.area_mm2 > 0 or (row.expected_ml or 0) >= LEAST_SCORE_ML
     ]
-    names = ("Slice", "Position, mm", "Thickness, mm", "Area, mm²", "Volume, mL")
+    names = ("Slice", "Position, mm", "Thickness, mm", "Area, mm²", "Volume, mL", "Expected, mL")
     table = figures(names, rows)
-    return f"<details><summary>Slices with segmentation</summary>\n{table}</details>\n" if rows else ""
+    return (
+        f"<details><summary>Slices with segmentation, or with blood to expect</summary>\n{table}</details>\n"
+        if rows
+        else ""
+    )
 
 
 # ------------------------------------------------------------------------------------------------ chart
@@ -191,10 +200,20 @@ def _chart(measurements: Measurements) -> str:
         for row in rows
         if row.area_mm2 > 0
     ]
+    expected = [
+        f"{x(row.position_mm):.2f},{y(min(1000 * row.expected_ml / row.thickness_mm, areas[-1])):.2f}"
+        for row in rows
+        if row.expected_ml is not None
+    ]
     return CHART.format(
         width=CHART_WIDTH, height=CHART_HEIGHT, middle=(PLOT_LEFT + PLOT_RIGHT) / 2, foot=CHART_HEIGHT - 6,
-        marks="\n".join(marks), bars="\n".join(bars),
+        marks="\n".join(marks), bars="\n".join(bars), expected=" ".join(expected),
+        line=LINE if expected else "",
     )  # fmt: skip
+
+
+LINE = """ Line: the area that the probabilities let expect,
+with the neighboring slices at half the weight."""
 
 
 CHART = """\
@@ -206,6 +225,8 @@ CHART = """\
 <g class="bars">
 {bars}
 </g>
+<polyline points="{expected}" fill="none" stroke="currentColor" stroke-width="1.5" opacity="0.6"/>
 </svg>
-<p class="caption">Segmented area, mm², of each acquired slice; each bar is as wide as its slice is thick.</p>
+<p class="caption">Segmented area, mm², of each acquired slice; each bar is as wide as its slice is
+thick.{line}</p>
 """

@@ -1,8 +1,8 @@
 """Subarachnoid blood simulated into a real, blood-free head CT, with its exact mask.
 
-The data flow: `csf_spaces.find_spaces` finds where fluid is, `bleeding.spread_from` decides where blood goes,
-`bleeding.grow` lets it grow until the mask holds the volume asked for, and `_mixed` replaces fluid and brain
-by blood in proportion to its share of each voxel, leaving the scan's noise.
+The data flow: `csf.find_spaces` finds where fluid is, `bleeding.spread_from` decides where blood goes,
+`bleeding.grow` lets it grow until the mask holds the volume asked for, and `exchanged` replaces fluid and
+brain by blood in proportion to its share of each voxel, leaving the scan's noise.
 """
 
 from __future__ import annotations
@@ -140,6 +140,11 @@ class SimulatedBleed:
     volume_ml: float
     ventricular_ml: float
 
+    @property
+    def label(self) -> Array:
+        """What a label map says: the mask."""
+        return self.blood
+
 
 def bleed_that_fits(patient: Patient, settings: Bleed, progress: Progress = SILENT) -> SimulatedBleed:
     """Simulate a bleed, its volume halved until it is at most 1.2 times that of the fluid seen."""
@@ -203,7 +208,7 @@ def simulate_bleed(patient: Patient, settings: Bleed, progress: Progress = SILEN
         spaces.subarachnoid,
         spaces.grid,
         rng,
-        _seeping(spaces),
+        seeping(spaces),
         float(rng.uniform(*DECAY_MM)),
     )
     if settings.reflux:
@@ -219,7 +224,9 @@ def simulate_bleed(patient: Patient, settings: Bleed, progress: Progress = SILEN
     blood = within >= 0.5
     in_ventricles = blood & (acquisition.sample(spaces.ventricles, spaces.grid) < 0.5)
     hu, shares = patient.volume.hu.copy(), np.zeros(patient.volume.hu.shape, np.float32)
-    hu[patient.box] = _mixed(patient, within, clot)
+    original = hu[patient.box]
+    change = exchanged(patient, within, clot)
+    hu[patient.box] = np.where(within > 0, np.rint(original + change), original).astype(hu.dtype)
     shares[patient.box] = within
     return SimulatedBleed(
         settings,
@@ -231,7 +238,7 @@ def simulate_bleed(patient: Patient, settings: Bleed, progress: Progress = SILEN
     )
 
 
-def _seeping(spaces: Spaces) -> Array:
+def seeping(spaces: Spaces) -> Array:
     """Speed of blood where the subarachnoid space is too narrow to be seen."""
     within, over = SEEPING
     speed = np.where(spaces.depth < SURFACE_MM, over, within)
@@ -252,17 +259,22 @@ def _with_reflux(spread: Spread, spaces: Spaces, rng: np.random.Generator) -> Sp
     return Spread(distance, np.where(closer, reach, spread.reach).astype(np.float32))
 
 
-def _mixed(patient: Patient, share: Array, clot: Array) -> Array:
-    """HU of the slices when blood has taken its share of each voxel: first of the fluid, then of the tissue.
+def exchanged(patient: Patient, share: Array, clot: Array) -> Array:
+    """Change of HU in the slices when blood takes its share of each voxel: first of fluid, then of tissue.
 
     What is replaced are the HU without noise, so that the noise stays.
+
+    Parameters
+    ----------
+    share : array (Z, Y, X)
+        Share of blood in each voxel of the head box.
+    clot : array (Z, Y, X)
+        HU of clot on the grid of the spaces.
     """
     spaces, acquisition = patient.spaces, patient.acquisition
-    original = patient.volume.hu[patient.box]
     fluid, smooth, clot = (
         acquisition.sample(field, spaces.grid) for field in (spaces.fluid, spaces.hu, clot)
     )
     tissue = np.clip((smooth - fluid * spaces.csf) / np.maximum(1 - fluid, 0.1), spaces.csf, 70)
     change = np.minimum(share, fluid) * (clot - spaces.csf)
-    change += np.maximum(share - fluid, 0) * np.maximum(clot - tissue, 0)
-    return np.where(share > 0, np.rint(original + change), original).astype(original.dtype)
+    return change + np.maximum(share - fluid, 0) * np.maximum(clot - tissue, 0)

@@ -123,7 +123,7 @@ def _inside_the_cavity(
 ) -> tuple[Array, Array]:
     """HU of the cavity's content, and the signed distance to the subarachnoid space."""
     x, y, z = grid.coordinates
-    tent = _tentorium_height(grid) + 1.5 * smooth_noise(rng, Grid(grid.start, (1, *grid.shape[1:])), 40)
+    tent = tentorium_height(x, y) + 1.5 * smooth_noise(rng, Grid(grid.start, (1, *grid.shape[1:])), 40)
     ridge = y + 9 - 0.5 * np.abs(x)  # behind the petrous ridges
     below = fraction(z - tent) * fraction(-ridge, 3)  # 1 in the posterior fossa
     stem = _brainstem(grid)
@@ -251,9 +251,8 @@ def ventricles(grid: Grid, body: Constitution) -> Array:
     return nearby(grid, shapes)
 
 
-def _tentorium_height(grid: Grid) -> Array:
-    """Z of the tentorium in mm, (1, Y, X): a tent that falls off to the sides and to the back."""
-    x, y, _ = grid.coordinates
+def tentorium_height(x: Array, y: Array) -> Array:
+    """Z of the tentorium in mm at head coordinates: a tent that falls off to the sides and to the back."""
     return 21 - 0.36 * np.abs(x) - 0.16 * np.maximum(y - 30, 0) - 0.30 * np.maximum(25 - y, 0)
 
 

@@ -18,6 +18,7 @@ from sahlora.imaging.writers import write_image
 from sahlora.runtime.files import replacing, write_json
 from sahlora.simulation.head import SimulatedHead
 from sahlora.simulation.in_ct import SimulatedBleed
+from sahlora.simulation.lesions import SimulatedLesion
 
 SLICE_NAME = "slice-{:04d}.dcm"
 NO_PATIENT = "simulated, there is no patient"
@@ -38,7 +39,7 @@ def write_images(head: SimulatedHead, ct: Path, mask: Path) -> None:
         write_image(image, path)
 
 
-def write_truth(simulated: SimulatedHead | SimulatedBleed, path: Path) -> None:
+def write_truth(simulated: SimulatedHead | SimulatedBleed | SimulatedLesion, path: Path) -> None:
     """Write what is true of a simulated CT as JSON: settings, mL, slices with blood (0 the lowest)."""
     slices = np.flatnonzero(simulated.blood.any(axis=(1, 2)))
     truth: dict[str, Any] = {

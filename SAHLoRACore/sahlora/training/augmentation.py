@@ -1,10 +1,12 @@
-"""Augmentations by name, made of MONAI transforms on dictionaries of ``image`` and ``label`` (C, H, W)."""
+"""Augmentations by name: MONAI transforms of single slices, or `RobustAugmentation` of whole batches."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from monai.data import set_track_meta
@@ -20,8 +22,12 @@ from monai.transforms import (
     RandScaleIntensityd,
     RandShiftIntensityd,
 )
+from monai.utils import convert_to_tensor
+from torch import Tensor
 
 from sahlora.errors import UsageError
+from sahlora.inference.slicing import window
+from sahlora.training.robust import RobustAugmentation
 
 BOTH = ("image", "label")
 MODES = ("bilinear", "nearest")
@@ -65,8 +71,63 @@ class RandPublishedElasticd(RandomizableTransform):
         }
 
 
-def augmentation(name: str) -> Compose:
-    """Return the augmentation of a preset; images are in the network's range, about [0, 1].
+class Augmentation(Protocol):
+    """What makes batches of a network's input of slices in HU."""
+
+    def __call__(self, hu: Tensor, label: Tensor, seeds: Sequence[tuple[int, ...]]) -> tuple[Tensor, Tensor]:
+        """Return images float32 (N, C, H, W) from 0 to 1 and labels uint8 (N, 1, H, W).
+
+        Parameters
+        ----------
+        hu, label : Tensor (N, C, H, W)
+            Slices with their neighbors; only the middle one's label is learned.
+        seeds : sequence of tuple of int
+            One for each slice: what is drawn for it depends on nothing else.
+        """
+
+
+class SliceAugmentation:
+    """MONAI transforms, applied to one windowed slice after the other.
+
+    Parameters
+    ----------
+    low_high : tuple of float
+        Window in HU.
+    transforms : Compose
+    """
+
+    def __init__(self, low_high: tuple[float, float], transforms: Compose) -> None:
+        self._window, self._transforms = low_high, transforms
+
+    def __call__(self, hu: Tensor, label: Tensor, seeds: Sequence[tuple[int, ...]]) -> tuple[Tensor, Tensor]:
+        """Transform each slice as its seed says."""
+        images, labels = [], []
+        middle = label.shape[1] // 2
+        for image, mask, seed in zip(
+            window(hu, self._window, (0.0, 1.0)), label[:, middle : middle + 1], seeds, strict=True
+        ):
+            self._transforms.set_random_state(int(np.random.SeedSequence(seed).generate_state(1)[0]))
+            data = self._transforms({"image": image, "label": mask})
+            images.append(convert_to_tensor(data["image"], track_meta=False))
+            labels.append(convert_to_tensor(data["label"], track_meta=False).to(torch.uint8))
+        return torch.stack(images), torch.stack(labels)
+
+
+def augmentation(name: str, low_high: tuple[float, float] = (0.0, 120.0)) -> Augmentation:
+    """Return the augmentation of a preset, for a window in HU.
+
+    Raises
+    ------
+    UsageError
+        ``unknown-augmentation``.
+    """
+    if name == "robust":
+        return RobustAugmentation(low_high)
+    return SliceAugmentation(low_high, _transforms(name))
+
+
+def _transforms(name: str) -> Compose:
+    """Return transforms of ``image`` (C, H, W) in about [0, 1] and ``label`` (1, H, W).
 
     Raises
     ------
@@ -108,5 +169,5 @@ def augmentation(name: str) -> Compose:
                 ]
             )
     raise UsageError(
-        "unknown-augmentation", f"There is no augmentation “{name}”.", "Use none, paper or default."
+        "unknown-augmentation", f"There is no augmentation “{name}”.", "Use none, paper, default or robust."
     )

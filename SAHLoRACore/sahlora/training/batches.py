@@ -1,4 +1,4 @@
-"""Batches of annotated slices, half of them with blood, drawn and augmented by seed."""
+"""Batches of slices for training: half with and half without blood, drawn, cut to one size and augmented."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-from monai.transforms import Compose
-from monai.utils import convert_to_tensor
 from torch import Tensor
 
 from sahlora.imaging.labels import UNKNOWN, UNMARKED
-from sahlora.inference.slicing import window
 from sahlora.models.card import Preprocessing
-from sahlora.training.augmentation import augmentation
+from sahlora.training.augmentation import Augmentation, augmentation
 from sahlora.training.prepared import PreparedCase
 from sahlora.training.settings import TrainingSettings
+
+AIR_HU = -1000
+VERTEX_MM = 30.0
+"""Slices so near the uppermost one that shows a head are near the vertex."""
 
 
 class SliceBatches:
@@ -33,12 +34,18 @@ class SliceBatches:
         Height and width of every slice in mm; None, or native pixels, takes the largest of all cases.
     multiple : int
         Height and width are padded to multiples of this.
-    augment : Compose
-        Applied to each slice.
+    augment : Augmentation
+        Applied to the slices of a batch.
     seed : int
     with_unmarked : bool
         Count slices with blood that nobody outlined among those with blood; what is unknown in them is then
         labelled `UNMARKED`.
+    simulated : sequence of PreparedCase
+        Cases of which slices with blood are drawn beside the others'.
+    simulated_share : float
+        Share of these among the slices with blood.
+    vertex_draws : int
+        How often slices without blood near the vertex, where bone is seen in part, are listed to be drawn.
     """
 
     def __init__(
@@ -48,24 +55,36 @@ class SliceBatches:
         batch_size: int,
         crop: tuple[int, int] | None,
         multiple: int,
-        augment: Compose,
+        augment: Augmentation,
         seed: int,
         *,
         with_unmarked: bool = False,
+        simulated: Sequence[PreparedCase] = (),
+        simulated_share: float = 0.0,
+        vertex_draws: int = 1,
     ) -> None:
-        self._cases, self._preprocessing, self._augment, self._seed = cases, preprocessing, augment, seed
+        self._cases, self._preprocessing, self._augment, self._seed = (
+            [*cases, *simulated], preprocessing, augment, seed,
+        )  # fmt: skip
         self._half = batch_size // 2
         self._unmarked = {(i, k) for i, case in enumerate(cases) for k in case.unmarked if with_unmarked}
         self._with = [(i, k) for i, case in enumerate(cases) for k in case.with_blood]
         self._with += sorted(self._unmarked)
-        self._without = [(i, k) for i, case in enumerate(cases) for k in case.without_blood]
+        self._simulated = [(i, k) for i, case in enumerate(simulated, len(cases)) for k in case.with_blood]
+        self._drawn = round(len(self._with) * simulated_share / (1 - simulated_share)) if simulated else 0
+        self._without = [
+            (i, k)
+            for i, case in enumerate(cases)
+            for k in case.without_blood
+            for _ in range(vertex_draws if _is_near_vertex(case, k) else 1)
+        ]
         if not self._without:  # every slice shows blood: nothing to pair with but themselves
             self._without = self._with
         spacing = preprocessing.spacing
         if crop is not None and spacing is not None:
             size = [round(mm / spacing) for mm in crop]
         else:
-            size = np.max([case.image().shape[1:] for case in cases], axis=0).tolist()
+            size = np.max([case.image().shape[1:] for case in self._cases], axis=0).tolist()
         self._size = tuple(-(-n // multiple) * multiple for n in size)
 
     @classmethod
@@ -75,11 +94,14 @@ class SliceBatches:
         preprocessing: Preprocessing,
         settings: TrainingSettings,
         multiple: int,
+        simulated: Sequence[PreparedCase] = (),
     ) -> SliceBatches:
         """Make the batches that the settings of a training ask for."""
         return cls(
             cases, preprocessing, settings.batch_size, settings.crop, multiple,
-            augmentation(settings.augmentation), settings.seed, with_unmarked=settings.unmarked_weight > 0,
+            augmentation(settings.augmentation, preprocessing.window), settings.seed,
+            with_unmarked=settings.unmarked_weight > 0, simulated=simulated,
+            simulated_share=settings.simulated_share, vertex_draws=settings.vertex_draws,
         )  # fmt: skip
 
     @property
@@ -93,52 +115,60 @@ class SliceBatches:
         return hashlib.sha256(" ".join(case.folder.name for case in self._cases).encode()).hexdigest()
 
     def __len__(self) -> int:
-        """Return the number of batches in an epoch: each slice with blood once."""
-        return -(-len(self._with) // self._half)
+        """Return the batches of an epoch: each slice with blood once, and the share of simulated ones."""
+        return -(-(len(self._with) + self._drawn) // self._half)
 
     def epoch(
         self, epoch: int, first: int = 0, share: slice = slice(None)
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield images float32 and labels uint8, both (N, 1, H, W), from batch `first` on.
+        """Yield images float32 (N, C, H, W) and labels uint8 (N, 1, H, W), from batch `first` on.
 
         Of each batch, `share` says which slices are made, all by default.
         """
         draw = np.random.default_rng((self._seed, epoch))
-        with_blood = draw.permutation(len(self._with))
+        positives = self._with
+        if self._drawn:
+            repeats = -(-self._drawn // len(self._simulated))
+            drawn = np.concatenate([draw.permutation(len(self._simulated)) for _ in range(repeats)])
+            positives = positives + [self._simulated[i] for i in drawn[: self._drawn]]
+        with_blood = draw.permutation(len(positives))
         pairs = len(self) * self._half
         with_blood = np.resize(with_blood, pairs)
         repeats = -(-pairs // len(self._without))
         without = np.concatenate([draw.permutation(len(self._without)) for _ in range(repeats)])[:pairs]
         for batch in range(first, len(self)):
             part = slice(batch * self._half, (batch + 1) * self._half)
-            chosen = [self._with[i] for i in with_blood[part]] + [self._without[i] for i in without[part]]
-            samples = [
-                self._sample(case, index, (self._seed, epoch, batch, position))
-                for position, (case, index) in list(enumerate(chosen))[share]
-            ]
-            images, labels = zip(*samples, strict=True)
-            yield torch.stack(images), torch.stack(labels)
+            chosen = [positives[i] for i in with_blood[part]] + [self._without[i] for i in without[part]]
+            numbered = list(enumerate(chosen))[share]
+            seeds = [(self._seed, epoch, batch, position) for position, _ in numbered]
+            yield self._batch([key for _, key in numbered], seeds)
 
-    def _sample(self, case: int, index: int, seed: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-        hu, label = self._cases[case].read([index])
+    def _batch(
+        self, slices: Sequence[tuple[int, int]], seeds: Sequence[tuple[int, ...]]
+    ) -> tuple[Tensor, Tensor]:
+        images, labels = zip(*(self._read(case, index) for case, index in slices), strict=True)
+        image, label = self._augment(torch.stack(images), torch.stack(labels), seeds)
+        low, high = self._preprocessing.intensity_range
+        return image * (high - low) + low, label
+
+    def _read(self, case: int, index: int) -> tuple[Tensor, Tensor]:
+        """Read a slice and its neighbors, HU and label, both (C, H, W)."""
+        hu, label = self._cases[case].read([index], self._preprocessing.neighbors)
         if (case, index) in self._unmarked:
             label[label == UNKNOWN] = UNMARKED
-        low, high = self._preprocessing.intensity_range
-        image = window(hu, self._preprocessing.window, (0.0, 1.0))
-        self._augment.set_random_state(int(np.random.SeedSequence(seed).generate_state(1)[0]))
-        data = self._augment(
-            {"image": _fit(image[0], self._size, 0)[None], "label": _fit(label[0], self._size, 0)[None]}
-        )
-        image, label = (convert_to_tensor(data[key], track_meta=False) for key in ("image", "label"))
-        return image * (high - low) + low, label.to(torch.uint8)
+        return _fit(hu[0], self._size, AIR_HU), _fit(label[0], self._size, 0)
+
+
+def _is_near_vertex(case: PreparedCase, index: int) -> bool:
+    return (max(case.without_blood) - index) * case.slice_mm < VERTEX_MM
 
 
 def _fit(image: Tensor, size: tuple[int, ...], value: float) -> Tensor:
-    """Cut or pad a slice (H, W) around its center to `size`."""
+    """Cut or pad a slice (C, H, W) around its center to `size`."""
     for axis, target in enumerate(size):
-        extra = image.shape[axis] - target
+        extra = image.shape[axis + 1] - target
         if extra > 0:
-            image = image.narrow(axis, extra // 2, target)
+            image = image.narrow(axis + 1, extra // 2, target)
         elif extra < 0:
             padding = [0, 0, 0, 0]
             padding[2 * (1 - axis)], padding[2 * (1 - axis) + 1] = -extra // 2, -extra - (-extra // 2)

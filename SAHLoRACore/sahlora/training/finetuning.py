@@ -25,7 +25,7 @@ from sahlora.runtime.files import to_plain, write_json
 from sahlora.runtime.progress import SILENT, Progress
 from sahlora.training.batches import SliceBatches
 from sahlora.training.loop import TrainingState, train
-from sahlora.training.prepared import count_slices, prepare_cases, require_unlike
+from sahlora.training.prepared import count_simulated, count_slices, prepare_cases, require_unlike
 from sahlora.training.run_folder import cache_of
 from sahlora.training.settings import FINETUNING_PRESETS, TrainingSettings
 from sahlora.training.validation import slice_dice, volume_dice
@@ -178,7 +178,10 @@ def _train_view(
     cases = prepare_cases(cohort.training, preprocessing, view, cache, progress)
     held_out = prepare_cases(cohort.held_out, preprocessing, view, cache, progress) if cohort.held_out else []
     require_unlike(cases, held_out)
-    batches = SliceBatches.of(cases, preprocessing, settings, multiple)
+    simulated = (
+        prepare_cases(cohort.simulated, preprocessing, view, cache, progress) if cohort.simulated else []
+    )
+    batches = SliceBatches.of(cases, preprocessing, settings, multiple, simulated)
     if settings.slices_at_once is None:
         settings = replace(settings, slices_at_once=max(1, PIXELS_PER_BATCH // int(np.prod(batches.size))))
     network = copy.deepcopy(base.network)
@@ -200,7 +203,8 @@ def _train_view(
             "held_out": [case.folder.name for case in held_out],
         },
     )
-    return collect(network.cpu()), {**count_slices(cases), **_record(state, settings)}
+    counts = {**count_slices(cases), **count_simulated(simulated)}
+    return collect(network.cpu()), {**counts, **_record(state, settings)}
 
 
 def _record(state: TrainingState, settings: TrainingSettings) -> dict[str, Plain]:

@@ -14,7 +14,7 @@ from sahlora.errors import ResourceError
 from sahlora.runtime.devices import is_out_of_memory, runs_bf16
 from sahlora.runtime.progress import Progress
 from sahlora.training.distributed import ALONE, Processes, join_norms
-from sahlora.training.losses import LOSSES, unmarked_loss
+from sahlora.training.losses import LOSSES, empty_loss, unmarked_loss
 from sahlora.training.settings import TrainingSettings
 
 CPU = torch.device("cpu")
@@ -129,6 +129,8 @@ class Learner:
         loss = LOSSES[self._settings.loss](whole, labels)
         if self._settings.unmarked_weight > 0:
             loss = loss + self._settings.unmarked_weight * unmarked_loss(whole, labels)
+        if self._settings.empty_weight > 0:
+            loss = loss + self._settings.empty_weight * empty_loss(whole, labels)
         loss.backward()
         assert whole.grad is not None
         gradient = whole.grad[own.share(len(whole))]

@@ -23,9 +23,9 @@ from sahlora.cases.manifest import Case
 from sahlora.errors import InputError
 from sahlora.imaging.contents import content_digest
 from sahlora.imaging.labels import UNKNOWN
-from sahlora.imaging.planes import View
+from sahlora.imaging.planes import SLICE_AXIS, View
 from sahlora.imaging.volume import Volume
-from sahlora.inference.slicing import WorkingGrid
+from sahlora.inference.slicing import WorkingGrid, neighbor_indices, neighbor_offset
 from sahlora.models.card import Preprocessing
 from sahlora.runtime.files import replacing
 from sahlora.runtime.progress import SILENT, Progress
@@ -53,6 +53,8 @@ class PreparedCase:
         Those of the unknown slices in which an expert sees blood that nobody outlined.
     image_sha256 : str
         Of the image's slices, to find one scan under two names.
+    slice_mm : float
+        Distance of neighboring slices.
     """
 
     name: str
@@ -61,6 +63,7 @@ class PreparedCase:
     without_blood: tuple[int, ...]
     unmarked: tuple[int, ...] = ()
     image_sha256: str = ""
+    slice_mm: float = 1.0
 
     def image(self) -> np.ndarray:
         """Map the image into memory, int16 HU (N, H, W)."""
@@ -70,8 +73,10 @@ class PreparedCase:
         """Map the label into memory, uint8 (N, H, W): 0, 1 or 255."""
         return np.load(self.folder / "label.npy", mmap_mode="r")
 
-    def read(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Read slices: HU float32 and label uint8, both (len(indices), H, W).
+    def read(self, indices: Sequence[int], neighbors: float | None = None) -> tuple[Tensor, Tensor]:
+        """Read slices: HU float32 and label uint8, both (len(indices), C, H, W).
+
+        C is 1, or 3 with the slices that lie `neighbors` mm below and above.
 
         Raises
         ------
@@ -79,7 +84,11 @@ class PreparedCase:
             ``unreadable-case`` if the prepared files are gone or damaged.
         """
         try:
-            image, label = self.image()[list(indices)], self.label()[list(indices)]
+            image, label = self.image(), self.label()
+            where = np.array(indices)[:, None]
+            if neighbors is not None:
+                where = neighbor_indices(where[:, 0], neighbor_offset(neighbors, self.slice_mm), len(image))
+            image, label = image[where], label[where]
         except (OSError, ValueError) as error:
             raise InputError(
                 "unreadable-case",
@@ -136,6 +145,14 @@ def count_slices(cases: Sequence[PreparedCase]) -> dict[str, int]:
     }
 
 
+def count_simulated(cases: Sequence[PreparedCase]) -> dict[str, int]:
+    """Return what a card records of simulated cases; nothing where there are none."""
+    if not cases:
+        return {}
+    slices = sum(len(case.with_blood) for case in cases)
+    return {"simulated_cases": len(cases), "simulated_slices_with_blood": slices}
+
+
 def _prepare_case(case: Case, preprocessing: Preprocessing, view: View, cache: Path) -> PreparedCase:
     contents = [content_digest(path) for path in case.files]
     settings = [PREPARATION, contents, case.segment, preprocessing.spacing, view]
@@ -169,12 +186,15 @@ def _read_prepared(name: str, folder: Path) -> PreparedCase | None:
         arrays = [np.load(folder / f"{part}.npy", mmap_mode="r") for part in ("image", "label")]
         record = json.loads((folder / "slices.json").read_text(encoding="utf-8"))
         slices = {kind: tuple(map(int, record[kind])) for kind in SLICES}
+        slice_mm = float(record["slice_mm"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     fit = all(0 <= index < len(arrays[0]) for indices in slices.values() for index in indices)
     if arrays[0].shape != arrays[1].shape or not fit:
         return None
-    return PreparedCase(name, folder, **slices, image_sha256=str(record.get("image_sha256", "")))
+    return PreparedCase(
+        name, folder, **slices, image_sha256=str(record.get("image_sha256", "")), slice_mm=slice_mm
+    )
 
 
 def _write_case(
@@ -197,6 +217,7 @@ def _write_case(
     record = {
         **dict(zip(SLICES, (with_blood, without, unmarked), strict=True)),
         "image_sha256": hashlib.sha256(pixels.tobytes()).hexdigest(),
+        "slice_mm": grid.step_mm[SLICE_AXIS[view]],
     }
     _write_private(folder / "slices.json", json.dumps(record).encode())
 

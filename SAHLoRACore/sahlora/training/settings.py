@@ -34,7 +34,14 @@ class TrainingSettings:
     unmarked_weight : float
         Above 0, slices in which an expert sees blood that nobody outlined are trained on too, and
         `sahlora.training.losses.unmarked_loss` is added to `loss` with this weight.
-    augmentation : {"none", "paper", "default"}
+    empty_weight : float
+        Above 0, `sahlora.training.losses.empty_loss` is added to `loss` with this weight: against specks of
+        false blood in slices that show none.
+    simulated_share : float
+        Share of the slices with blood that is drawn from simulated cases, if there are any.
+    vertex_draws : int
+        How often slices without blood near the vertex are listed to be drawn.
+    augmentation : {"none", "paper", "default", "robust"}
         See `sahlora.training.augmentation`.
     crop : tuple of int, optional
         Height and width in mm to which slices are cut or padded; None keeps the largest slice's, and so do
@@ -58,6 +65,9 @@ class TrainingSettings:
     schedule: Schedule = "one-cycle"
     loss: Loss = "bce-dice"
     unmarked_weight: float = 0.0
+    empty_weight: float = 0.0
+    simulated_share: float = 0.3
+    vertex_draws: int = 1
     augmentation: str = "default"
     crop: tuple[int, int] | None = (192, 160)
     seed: int = 0
@@ -78,10 +88,13 @@ class TrainingSettings:
             raise UsageError(
                 "bad-learning-rate", f"Learning rate {self.learning_rate}.", "Give one in (0, 1)."
             )
-        if not 0 <= self.unmarked_weight < math.inf:
-            raise UsageError(
-                "bad-weight", f"Weight {self.unmarked_weight} of unmarked slices.", "Give 0 or more."
-            )
+        for weight, what in ((self.unmarked_weight, "unmarked"), (self.empty_weight, "empty")):
+            if not 0 <= weight < math.inf:
+                raise UsageError("bad-weight", f"Weight {weight} of {what} slices.", "Give 0 or more.")
+        if not 0 < self.simulated_share < 1:
+            raise UsageError("bad-share", f"A share of {self.simulated_share}.", "Give one in (0, 1).")
+        if self.vertex_draws < 1:
+            raise UsageError("bad-draws", f"Slices drawn {self.vertex_draws} times.", "Give at least 1.")
         if self.seed < 0:
             raise UsageError("bad-seed", f"Seed {self.seed} is negative.", "Give one from 0.")
         if self.patience is not None and self.patience < 1:

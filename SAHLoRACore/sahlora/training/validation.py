@@ -49,8 +49,9 @@ def slice_dice(
         device, shared, total = next(network.parameters()).device, 0.0, 0.0
         for start in range(0, len(slices), SLICES_AT_ONCE):
             progress.check()
-            hu, label = case.read(slices[start : start + SLICES_AT_ONCE])
-            image = window(hu, preprocessing.window, preprocessing.intensity_range)[:, None]
+            hu, labels = case.read(slices[start : start + SLICES_AT_ONCE], preprocessing.neighbors)
+            label = labels[:, labels.shape[1] // 2]
+            image = window(hu, preprocessing.window, preprocessing.intensity_range)
             image = pad_to_multiple(image, multiple, preprocessing.intensity_range[0])
             image = image.to(device, memory_format=torch.channels_last)
             p = network(image).float().sigmoid()[:, 0, : label.shape[1], : label.shape[2]].cpu()

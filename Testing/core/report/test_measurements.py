@@ -77,6 +77,20 @@ def test_areas_and_largest_slice_follow_the_mask(volume: Volume) -> None:
     assert sum(row.volume_ml for row in measured.slices) == pytest.approx(measured.volume_ml)
 
 
+def test_a_slices_score_is_the_volume_expected_in_it_and_half_as_much_in_its_neighbors(
+    volume: Volume,
+) -> None:
+    probability = np.zeros(SHAPE, dtype=np.float32)
+    probability[3, 10:20, :6] = 0.25
+    probability[-1, :2, :5] = 1
+    rows = measure(probability >= 0.5, volume, probability=probability).slices
+    unit = VOXEL_ML * 60 * 0.25
+    scores = [row.expected_ml for row in rows]
+    assert scores[2:5] == pytest.approx([unit / 4, unit / 2, unit / 4], rel=1e-5)
+    assert scores[-1] == pytest.approx(10 * VOXEL_ML * 0.75, rel=1e-5)
+    assert all(row.expected_ml is None for row in measure(probability >= 0.5, volume).slices)
+
+
 def test_mean_density_weights_voxels_with_their_volume(volume: Volume) -> None:
     label = box((2, 5), (10, 20), (0, 6))
     assert measure(label, volume).mean_hu == pytest.approx(volume.hu[label].mean(), abs=1e-9)
@@ -161,7 +175,7 @@ def test_json_has_the_documented_keys_with_units(volume: Volume, tmp_path: Path)
         "volume_ml", "components_ml", "minimum_component_ml", "mean_hu", "extent", "largest_slice", "slices",
     ]  # fmt: skip
     assert list(content["measurements"]["slices"][0]) == [
-        "index", "position_mm", "thickness_mm", "area_mm2", "volume_ml",
+        "index", "position_mm", "thickness_mm", "area_mm2", "volume_ml", "expected_ml",
     ]  # fmt: skip
     assert content["measurements"]["volume_ml"] == measured.volume_ml
 

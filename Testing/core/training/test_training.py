@@ -16,18 +16,19 @@ from helpers import simple_head
 from sahlora.cases.manifest import read_manifest
 from sahlora.cases.split import Cohort
 from sahlora.errors import InputError, SAHLoRAError, UsageError
-from sahlora.imaging.labels import UNKNOWN, UNMARKED
+from sahlora.imaging.labels import UNKNOWN, UNMARKED, known_label, read_label
 from sahlora.imaging.terminology import INTRACRANIAL_HEMORRHAGE
 from sahlora.imaging.volume import Volume, read_volume
 from sahlora.inference.predictor import InferenceSettings, predict
 from sahlora.models.base_model import load_model
 from sahlora.models.card import Description, NetworkSpec, Preprocessing, Target
+from sahlora.models.network import MultiViewUNet
 from sahlora.runtime.progress import Event, Progress
 from sahlora.training.augmentation import augmentation
 from sahlora.training.batches import SliceBatches
-from sahlora.training.losses import SMALLEST_BLEED, bce_dice_loss, soft_dice_loss, unmarked_loss
-from sahlora.training.prepared import known_label, prepare_cases, read_label
-from sahlora.training.pretraining import PretrainingPlan, pretrain
+from sahlora.training.losses import SMALLEST_BLEED, bce_dice_loss, empty_loss, soft_dice_loss, unmarked_loss
+from sahlora.training.prepared import prepare_cases
+from sahlora.training.pretraining import PretrainingPlan, pretrain, start_from
 from sahlora.training.settings import PRESETS, TrainingSettings
 
 SPACING = (4.0, 2.0, 2.0)
@@ -239,21 +240,72 @@ def test_batches_are_a_function_of_seed_epoch_and_number(manifest: Path, tmp_pat
     assert not torch.equal(whole[0][0], next(iter(batches(1).epoch(1)))[0])
 
 
-@pytest.mark.parametrize("name", ["paper", "default"])
+@pytest.mark.parametrize("name", ["paper", "default", "robust"])
 def test_augmentation_moves_image_and_label_alike(name: str) -> None:
     """Where the augmented label is, the augmented image is bright."""
-    image = torch.zeros(1, 64, 48)
-    image[:, 20:40, 10:30] = 1
-    changed = 0
-    for seed in range(20):
-        transform = augmentation(name).set_random_state(seed)
-        made = transform({"image": image.clone(), "label": (image > 0.5).to(torch.uint8)})
-        inside, outside = made["image"][made["label"] == 1], made["image"][made["label"] == 0]
-        assert inside.median() > 0.6
-        assert outside.median() < 0.3
-        assert set(made["label"].unique().tolist()) <= {0, 1}
-        changed += not np.array_equal(np.asarray(made["image"]), image.numpy())
-    assert changed > 5
+    hu = torch.zeros(20, 1, 64, 48)
+    hu[:, :, 20:40, 10:30] = 110
+    label = (hu > 60).to(torch.uint8)
+    images, labels = augmentation(name)(hu.clone(), label, [(seed,) for seed in range(20)])
+    for image, mask in zip(images, labels, strict=True):
+        assert image[mask == 1].median() > 0.55
+        assert image[mask == 0].median() < 0.3
+        assert set(mask.unique().tolist()) <= {0, 1}
+    assert (images != hu / 120).flatten(1).any(dim=1).sum() > 5
+
+
+def test_robust_augmentation_of_a_slice_is_a_function_of_its_seed_alone() -> None:
+    hu, label = torch.rand(4, 3, 32, 32) * 100, (torch.rand(4, 3, 32, 32) > 0.8).to(torch.uint8)
+    seeds = [(3, i) for i in range(4)]
+    whole = augmentation("robust")(hu.clone(), label.clone(), seeds)
+    part = augmentation("robust")(hu[2:].clone(), label[2:].clone(), seeds[2:])
+    for made, again in zip(whole, part, strict=True):
+        assert torch.allclose(made[2:].float(), again.float(), atol=1e-5)
+    assert whole[0].shape == (4, 3, 32, 32) and whole[1].shape == (4, 1, 32, 32)
+
+
+def test_robust_augmentation_makes_blood_fainter_and_denser_but_keeps_it_blood() -> None:
+    hu = torch.full((60, 1, 48, 48), 35.0)
+    hu[:, :, 12:36, 12:36] = 60
+    images, labels = augmentation("robust", (0.0, 130.0))(
+        hu, (hu > 50).to(torch.uint8), [(seed, 1) for seed in range(60)]
+    )
+    gains = [
+        130 * float(i[m == 1].median() - i[m == 0].median()) for i, m in zip(images, labels, strict=True)
+    ]
+    assert min(gains) > 2 and max(gains) > 35
+    assert np.ptp(gains) > 25
+
+
+def test_simulated_cases_have_their_share_of_the_slices_with_blood(manifest: Path, tmp_path: Path) -> None:
+    prepared = prepare_cases(read_manifest(manifest), PLAN.preprocessing, "axial", tmp_path / "cache")
+    with_blood = [case for case in prepared if case.with_blood]
+    own, simulated = with_blood[:1], with_blood[1:]
+    batches = SliceBatches(
+        own, PLAN.preprocessing, 2, None, 2, augmentation("none"), 0, simulated=simulated, simulated_share=0.5
+    )
+    assert len(batches) == 2 * len(own[0].with_blood)
+    assert sum(bool((label[0] == 1).any()) for _, label in batches.epoch(0)) == len(batches)
+
+
+def test_slices_come_with_their_neighbors(manifest: Path, tmp_path: Path) -> None:
+    prepared = prepare_cases(read_manifest(manifest), PLAN.preprocessing, "axial", tmp_path / "cache")[0]
+    image, step = prepared.image(), prepared.slice_mm
+    hu, label = prepared.read([0, 2], neighbors=2 * step)
+    assert hu.shape == (2, 3, *image.shape[1:]) and label.shape == hu.shape
+    for row, expected in zip(hu, ([0, 0, 2], [0, 2, 4]), strict=True):
+        assert np.array_equal(row.numpy(), image[expected].astype(np.float32))
+
+
+def test_training_goes_on_from_a_model_that_saw_slices_alone() -> None:
+    torch.manual_seed(0)
+    alone, with_neighbors = MultiViewUNet(1, 4).eval(), MultiViewUNet(1, 4, 3).eval()
+    start_from(with_neighbors, alone)
+    stack = torch.rand(2, 3, 8, 8)
+    assert torch.allclose(with_neighbors(stack), alone(stack[:, 1:2]), atol=1e-6)
+    with pytest.raises(UsageError) as caught:
+        start_from(MultiViewUNet(2, 4), alone)
+    assert caught.value.code == "other-network"
 
 
 def test_preparing_again_uses_what_is_there(manifest: Path, tmp_path: Path) -> None:
@@ -292,6 +344,20 @@ def test_unmarked_pixels_are_unknown_to_the_losses_of_pixels(loss: object) -> No
     label = (torch.rand(1, 1, 6, 6) > 0.5).to(torch.uint8)
     label[..., 3:] = UNKNOWN
     assert loss(logits, label) == loss(logits, label.masked_fill(label == UNKNOWN, UNMARKED))
+
+
+def test_empty_slices_are_asked_for_low_highest_probabilities_and_no_other_slice() -> None:
+    logits = torch.randn(4, 1, 12, 12, dtype=torch.float64, requires_grad=True)
+    label = torch.zeros(4, 1, 12, 12, dtype=torch.uint8)
+    label[1, 0, 4:7, 4:7] = 1
+    label[2, 0, 0, 0] = UNKNOWN
+    loss = empty_loss(logits, label)
+    highest = [logits[i].flatten().topk(SMALLEST_BLEED).values.sigmoid().mean() for i in (0, 3)]
+    assert loss.item() == pytest.approx(sum(-math.log(1 - float(p)) for p in highest) / 4, rel=1e-9)
+    loss.backward()
+    asked = (logits.grad != 0).flatten(1).sum(dim=1)
+    assert asked.tolist() == [SMALLEST_BLEED, 0, 0, SMALLEST_BLEED]
+    assert (logits.grad >= 0).all()
 
 
 def test_unmarked_slices_are_asked_for_their_highest_probabilities_and_no_other_slice() -> None:
