@@ -55,8 +55,8 @@ class SAHLoRACoreTest(ScriptedLoadableModuleTest):
         self.assertTrue((Path(commandPrefix()[-1]) / "__main__.py").is_file())
 
     def test_child_says_what_it_does_and_leaves_no_folder(self) -> None:
-        from SAHLoRACoreLib import fakechild
         from SAHLoRACoreLib.childprocess import ChildProcess, pythonExecutable
+        from SAHLoRACoreLib.testdoubles import fakechild
 
         child = ChildProcess([pythonExecutable(), fakechild.__file__, "devices"])
         events: list = []

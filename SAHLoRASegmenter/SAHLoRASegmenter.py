@@ -446,8 +446,8 @@ class SAHLoRASegmenterTest(ScriptedLoadableModuleTest):
     def setUp(self) -> None:
         import numpy as np
 
-        from SAHLoRACoreLib import fakechild
         from SAHLoRACoreLib.childprocess import pythonExecutable
+        from SAHLoRACoreLib.testdoubles import fakechild
 
         slicer.mrmlScene.Clear(0)
         self.logic = SAHLoRASegmenterLogic(command=[pythonExecutable(), fakechild.__file__])

@@ -289,7 +289,7 @@ class SAHLoRATrainerTest(ScriptedLoadableModuleTest):
         from dataclasses import replace
 
         import numpy as np
-        from SAHLoRATrainerLib import fakecommand
+        from SAHLoRATrainerLib.testdoubles import fakecommand
 
         from SAHLoRACoreLib.childprocess import pythonExecutable
         from SAHLoRACoreLib.settings import Settings

@@ -13,10 +13,11 @@ from typing import Any
 
 from slicer.i18n import tr as _
 
+from sahlora.models.registry import SHIPPED as SHIPPED_FOLDER
+from sahlora.models.registry import SUFFIX
 from SAHLoRACoreLib.settings import modelsFolder
 
-SUFFIX = ".safetensors"
-SHIPPED_FOLDER = Path(__file__).resolve().parents[1] / "sahlora" / "models" / "weights"
+DEFAULT_MODEL = "hemorrhage-base"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")  # what the commands accept
 TORCH_TYPES = {"F32": "torch.float32", "F16": "torch.float16", "BF16": "torch.bfloat16", "I64": "torch.int64"}
 

@@ -10,12 +10,11 @@ import slicer
 import vtk
 from slicer.i18n import tr as _
 
+from sahlora.imaging.planes import THICK_SLICE_MM, VIEWS
 from SAHLoRACoreLib.childprocess import ChildError
 from SAHLoRACoreLib.choices import DeviceSelector
 from SAHLoRACoreLib.devices import DeviceSearch, rememberedDevice, rememberedDevices
-from SAHLoRASegmenterLib.settings import VIEWS
 
-THICK_SLICE_MM = 3.0  # above, the command runs axial slices alone
 MINUTE_S = 60.0
 
 

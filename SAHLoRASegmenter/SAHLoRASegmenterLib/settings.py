@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from slicer.i18n import tr as _
 
+from sahlora.imaging.planes import VIEWS
+from SAHLoRACoreLib.models import DEFAULT_MODEL
 from SAHLoRACoreLib.settings import deviceFor
 
-VIEWS = ("axial", "coronal", "sagittal")
 PRECISIONS = ("auto", "float32", "bf16")
-DEFAULT_MODEL = "hemorrhage-base"
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 
 from slicer.i18n import tr as _
 
+from sahlora.adapters.config import MAX_RANK, SCOPES
+from sahlora.imaging.planes import VIEWS
+from SAHLoRACoreLib.models import DEFAULT_MODEL
 from SAHLoRACoreLib.settings import deviceFor
 
+# The command's, in the panel's order: the one to begin with first.
 METHODS = ("cp-lora", "lora-c", "conv-lora", "cp-dora", "dora-c", "conv-dora", "locon", "standard")
-SCOPES = ("decoding", "encoding", "deep", "shallow", "all")
 PRESETS = ("default", "quick", "paper")
-VIEWS = ("axial", "coronal", "sagittal")
 TARGETS = ("as the model", "hemorrhage", "sah")
-DEFAULT_MODEL = "hemorrhage-base"
-MAX_RANK = 4096  # of the command
 
 
 @dataclass(frozen=True)

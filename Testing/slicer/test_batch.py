@@ -14,8 +14,8 @@ from test_childprocess import wait_for
 def logic(slicer):
     from SAHLoRASegmenter import SAHLoRASegmenterLogic
 
-    from SAHLoRACoreLib import fakechild
     from SAHLoRACoreLib.childprocess import pythonExecutable
+    from SAHLoRACoreLib.testdoubles import fakechild
 
     return SAHLoRASegmenterLogic(command=[pythonExecutable(), fakechild.__file__])
 

@@ -13,8 +13,8 @@ import pytest
 @pytest.fixture
 def start(slicer, monkeypatch, tmp_path):
     """Start the fake child with a behavior; returns the child and the events it sent so far."""
-    from SAHLoRACoreLib import fakechild
     from SAHLoRACoreLib.childprocess import ChildProcess
+    from SAHLoRACoreLib.testdoubles import fakechild
 
     children = []
 

@@ -54,8 +54,8 @@ def ct(slicer, series):
 def run(slicer, ct):
     from SAHLoRASegmenter import SAHLoRASegmenterLogic
 
-    from SAHLoRACoreLib import fakechild
     from SAHLoRACoreLib.childprocess import pythonExecutable
+    from SAHLoRACoreLib.testdoubles import fakechild
 
     return SAHLoRASegmenterLogic([pythonExecutable(), fakechild.__file__]).segment(ct, waitForCompletion=True)
 

@@ -22,7 +22,8 @@ def test_examples_for_scripts_run_as_they_stand(slicer, monkeypatch, tmp_path, c
     """One after another, as in Slicer's Python console, with the fake command."""
     import SimpleITK as sitk
 
-    from SAHLoRACoreLib import childprocess, fakechild
+    from SAHLoRACoreLib import childprocess
+    from SAHLoRACoreLib.testdoubles import fakechild
 
     command = [childprocess.pythonExecutable(), fakechild.__file__]
     monkeypatch.setattr(childprocess, "commandPrefix", lambda: command)

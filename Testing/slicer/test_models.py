@@ -15,9 +15,12 @@ def folder(slicer, monkeypatch, tmp_path):
 
 
 def write_model(path, kind="base", title="A model", **more) -> None:
+    """Write a model file with a card and no tensor."""
+    from sahlora.models.header import canonical_header
+
     target = {"segment": {"name": "Intracranial hemorrhage"}, "threshold": 0.4}
     card = {"kind": kind, "description": {"title": title, "license": "Apache-2.0"}, "target": target, **more}
-    header = json.dumps({"__metadata__": {"sahlora": json.dumps(card)}}).encode()
+    header = canonical_header(json.dumps(card), ())
     path.write_bytes(struct.pack("<Q", len(header)) + header)
 
 
@@ -45,9 +48,9 @@ def test_file_that_is_no_model_is_left_out(folder, content):
 
 
 def test_models_folder_is_the_commands_unless_a_setting_moves_it(slicer, monkeypatch, tmp_path):
+    from sahlora.models import registry as core
     from SAHLoRACoreLib.settings import Settings, modelsFolder
 
-    core = pytest.importorskip("sahlora.models.base_model")
     monkeypatch.delenv("SAHLORA_MODELS", raising=False)
 
     assert modelsFolder() == core.models_folder()
@@ -57,13 +60,14 @@ def test_models_folder_is_the_commands_unless_a_setting_moves_it(slicer, monkeyp
 
 
 def test_file_written_by_the_core_is_read(slicer, tmp_path):
+    from sahlora.imaging.terminology import INTRACRANIAL_HEMORRHAGE
     from SAHLoRACoreLib.models import readModel
 
     card = pytest.importorskip("sahlora.models.card")
     model = pytest.importorskip("sahlora.models.base_model")
     networks = pytest.importorskip("sahlora.models.network")
     path = tmp_path / "base.safetensors"
-    target = card.Target(card.INTRACRANIAL_HEMORRHAGE, threshold=0.3)
+    target = card.Target(INTRACRANIAL_HEMORRHAGE, threshold=0.3)
     model.save_model(path, networks.MultiViewUNet(2, 32), card.BaseCard(card.Description("Base"), target))
     read = readModel(path)
 
@@ -71,12 +75,13 @@ def test_file_written_by_the_core_is_read(slicer, tmp_path):
 
 
 def test_adapter_finds_its_base_by_the_same_checksum_as_the_command(folder):
+    from sahlora.imaging.terminology import INTRACRANIAL_HEMORRHAGE
     from SAHLoRACoreLib.models import installedAdapters, readModel
 
     card = pytest.importorskip("sahlora.models.card")
     model = pytest.importorskip("sahlora.models.base_model")
     networks = pytest.importorskip("sahlora.models.network")
-    target = card.Target(card.INTRACRANIAL_HEMORRHAGE)
+    target = card.Target(INTRACRANIAL_HEMORRHAGE)
     base = card.BaseCard(card.Description("Base"), target)
     model.save_model(folder / "base.safetensors", networks.MultiViewUNet(2, 32), base)
     sha256 = model.load_model(folder / "base.safetensors").sha256

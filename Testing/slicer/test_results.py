@@ -13,8 +13,8 @@ TILTED = np.array([[-1, 0, 0, 0], [0, -0.9397, -0.342, 0], [0, -0.342, 0.9397, 0
 def logic(slicer):
     from SAHLoRASegmenter import SAHLoRASegmenterLogic
 
-    from SAHLoRACoreLib import fakechild
     from SAHLoRACoreLib.childprocess import pythonExecutable
+    from SAHLoRACoreLib.testdoubles import fakechild
 
     return SAHLoRASegmenterLogic(command=[pythonExecutable(), fakechild.__file__])
 

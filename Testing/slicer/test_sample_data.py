@@ -24,8 +24,8 @@ def progress_dialog(slicer, monkeypatch):
 
 
 def fake_command():
-    from SAHLoRACoreLib import fakechild
     from SAHLoRACoreLib.childprocess import pythonExecutable
+    from SAHLoRACoreLib.testdoubles import fakechild
 
     return [pythonExecutable(), fakechild.__file__]
 

@@ -58,7 +58,7 @@ def ras_of_file(image: sitk.Image) -> np.ndarray:
 
 
 def write_seg_nrrd(path, label: sitk.Image) -> None:
-    from SAHLoRACoreLib.fakechild import write_segmentation
+    from SAHLoRACoreLib.testdoubles.fakechild import write_segmentation
 
     write_segmentation(label, path)
 

@@ -58,8 +58,8 @@ def ct(slicer):
 def logic(slicer):
     from SAHLoRASegmenter import SAHLoRASegmenterLogic
 
-    from SAHLoRACoreLib import fakechild
     from SAHLoRACoreLib.childprocess import pythonExecutable
+    from SAHLoRACoreLib.testdoubles import fakechild
 
     return SAHLoRASegmenterLogic(command=[pythonExecutable(), fakechild.__file__])
 

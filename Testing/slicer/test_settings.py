@@ -87,10 +87,10 @@ def page(slicer, settings, monkeypatch, tmp_path):
     """The page, with the fake command and an empty folder of models."""
     import ctk
 
-    from SAHLoRACoreLib import fakechild
     from SAHLoRACoreLib.childprocess import pythonExecutable
     from SAHLoRACoreLib.devices import FOUND
     from SAHLoRACoreLib.settingspanel import SettingsPanel
+    from SAHLoRACoreLib.testdoubles import fakechild
 
     monkeypatch.setenv("SAHLORA_MODELS", str(tmp_path / "models"))
     (tmp_path / "models").mkdir()

@@ -221,7 +221,7 @@ def test_button_says_what_is_missing(slicer, panel, tmp_path):
 def test_scene_holds_the_voxels_of_a_scan_whose_file_goes_with_the_ranking(slicer, tmp_path, is_dicom):
     from SAHLoRATrainerLib.suggest import Suggestion, openSuggestion
 
-    from SAHLoRACoreLib.fakechild import write_segmentation
+    from SAHLoRACoreLib.testdoubles.fakechild import write_segmentation
 
     path, outline = write_scan(tmp_path / "ct.nrrd", 1), tmp_path / "ct.seg.nrrd"
     write_segmentation(sitk.ReadImage(str(path)) > 500, outline)

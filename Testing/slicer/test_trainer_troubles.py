@@ -42,7 +42,7 @@ ALL = list(range(1, 13))
 @pytest.fixture
 def logic(slicer, data, monkeypatch):  # noqa: F811 - the fixture
     from SAHLoRATrainer import SAHLoRATrainerLogic
-    from SAHLoRATrainerLib import fakecommand
+    from SAHLoRATrainerLib.testdoubles import fakecommand
 
     from SAHLoRACoreLib.childprocess import pythonExecutable
 
@@ -178,7 +178,7 @@ for name in MODULES:
 from dataclasses import replace
 from SAHLoRACoreLib.settings import Settings
 from SAHLoRATrainer import SAHLoRATrainerLogic
-from SAHLoRATrainerLib import fakecommand
+from SAHLoRATrainerLib.testdoubles import fakecommand
 from SAHLoRATrainerLib.cases import SceneCase
 from SAHLoRATrainerLib.settings import TrainSettings
 from test_trainer_training import add_head

@@ -36,10 +36,10 @@ class HarnessStage:
         from harness.application import show_module
         from SAHLoRASegmenter import SAHLoRASegmenterLogic
         from SAHLoRATrainer import SAHLoRATrainerLogic
-        from SAHLoRATrainerLib import fakecommand
+        from SAHLoRATrainerLib.testdoubles import fakecommand
 
-        from SAHLoRACoreLib import fakechild
         from SAHLoRACoreLib.childprocess import pythonExecutable
+        from SAHLoRACoreLib.testdoubles import fakechild
 
         logics = {
             "SAHLoRASegmenter": lambda: SAHLoRASegmenterLogic([pythonExecutable(), fakechild.__file__]),
@@ -58,9 +58,9 @@ class HarnessStage:
         return self._slicer.util.addVolumeFromArray(hu, ijkToRAS=np.diag([-1.0, -1.0, 5.0, 1.0]), name="CT")
 
     def cohort(self):
-        from SAHLoRACoreLib import fakechild
         from SAHLoRACoreLib.childprocess import pythonExecutable
         from SAHLoRACoreLib.sampledata import downloadCohort
+        from SAHLoRACoreLib.testdoubles import fakechild
 
         return downloadCohort(None, [pythonExecutable(), fakechild.__file__])
 

@@ -31,7 +31,7 @@ def draw_trainer(slicer: Any, folder: Path, data: Path, save: Any, darken: Any) 
     import qt
     from harness.application import show_module
     from SAHLoRATrainer import SAHLoRATrainerLogic
-    from SAHLoRATrainerLib import fakecommand
+    from SAHLoRATrainerLib.testdoubles import fakecommand
     from test_segmenter import Installed
     from test_trainer_training import add_head
 

@@ -158,7 +158,7 @@ def doubts(seen: Anatomy, spacing: tuple[float, float, float]) -> tuple[Remark, 
         return values
     if seen.is_cropped:
         return _doubtful_neck(seen)
-    return (*_doubtful_size(seen, spacing), *_doubtful_orientation(seen, spacing))
+    return _doubtful_orientation(seen, spacing) or _doubtful_size(seen, spacing)
 
 
 def _doubtful_values(seen: Anatomy) -> tuple[Remark, ...]:

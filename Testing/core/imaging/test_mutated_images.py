@@ -10,9 +10,9 @@ import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from fuzzing import MEMORY_BYTES, SECONDS_A_FILE, Report, read_mutated
 
 from helpers import simple_head
+from mutating import MEMORY_BYTES, SECONDS_A_FILE, Report, read_mutated
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")
 

@@ -1,0 +1,1 @@
+"""What stands in for the command in tests and self-tests that run without torch."""
