@@ -244,7 +244,7 @@ def test_results_lie_beside_the_ct_in_its_study_and_replace_nothing(slicer, tmp_
     exported = exportVolume(node, tmp_path / "ct.nrrd")
     write_seg_nrrd(tmp_path / "label.seg.nrrd", sitk.ReadImage(str(exported.path)) > 0)
     results = [importSegmentation(tmp_path / "label.seg.nrrd", exported) for _ in range(2)]
-    results.append(importMap(exported.path, exported, "CT probability"))
+    results.append(importMap(exported.path, exported, "CT probability", "probability"))
 
     assert {hierarchy.GetItemParent(hierarchy.GetItemByDataNode(result)) for result in results} == {study}
     assert len({result.GetName() for result in results}) == 3
@@ -256,7 +256,7 @@ def test_probability_map_lies_on_the_volume_under_the_same_transform(slicer, tmp
     node = add_ct(slicer, oblique_grid())
     node.SetAndObserveTransformNodeID(add_transform(slicer, turned()).GetID())
     exported = exportVolume(node, tmp_path / "ct.nrrd")
-    probability = importMap(exported.path, exported, "CT probability")
+    probability = importMap(exported.path, exported, "CT probability", "probability")
     everything = np.ones(slicer.util.arrayFromVolume(node).shape, dtype=bool)
 
     np.testing.assert_array_equal(slicer.util.arrayFromVolume(probability), slicer.util.arrayFromVolume(node))

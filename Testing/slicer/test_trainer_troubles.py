@@ -317,7 +317,7 @@ def test_last_epoch_that_is_written_in_part_hides_no_other(slicer, data, setting
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits files the POSIX way")
-def test_full_disk_while_the_cases_are_written_is_told_and_leaves_nothing(slicer, panel, data):  # noqa: F811
+def test_full_disk_while_the_cases_are_written_is_told_and_leaves_nothing(slicer, complaints, panel, data):  # noqa: F811
     from test_segmenter_troubles import Full
 
     with Full(10_000):
@@ -325,6 +325,9 @@ def test_full_disk_while_the_cases_are_written_is_told_and_leaves_nothing(slicer
         wait_for(slicer, lambda: panel.ui.trainButton.enabled)
     assert "Is the disk full?" in panel.ui.statusLabel.text
     assert list(data.rglob("*.nrrd")) == []
+    assert all(
+        "Failed to write" in text for text in complaints.take()
+    )  # the disk's refusal, by Slicer itself
     panel.ui.trainButton.click()
     wait_for(slicer, lambda: panel.ui.trainButton.enabled)
 

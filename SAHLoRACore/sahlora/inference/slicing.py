@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sahlora.imaging.geometry import whole_number
+from sahlora.imaging.geometry import DECIMALS, whole_number
 from sahlora.imaging.head import Box, head_box
 from sahlora.imaging.planes import SLICE_AXIS, View
 
@@ -54,13 +54,14 @@ class WorkingGrid:
         """Lay the grid for a volume (Z, Y, X) of `spacing` mm; `in_plane` None keeps the native pixels."""
         box = head_box(hu, spacing)
         z, y, x = (s.stop - s.start for s in box)
+        steps = (round(spacing[0], DECIMALS), round(spacing[1], DECIMALS), round(spacing[2], DECIMALS))
         if in_plane is None:
-            return cls(box, (z, y, x), max(1, whole_number(z * spacing[0] / min(spacing[1:]))), spacing)
+            return cls(box, (z, y, x), max(1, whole_number(z * spacing[0] / min(spacing[1:]))), steps)
         rows, columns, reformatted = (
             max(1, whole_number(n * mm / in_plane))
             for n, mm in ((y, spacing[1]), (x, spacing[2]), (z, spacing[0]))
         )
-        return cls(box, (z, rows, columns), reformatted, (spacing[0], in_plane, in_plane))
+        return cls(box, (z, rows, columns), reformatted, (steps[0], in_plane, in_plane))
 
     def resample(self, array: np.ndarray, batch: int = 32) -> Tensor:
         """Bring a volume (Z, Y, X) of any real type to this grid, as float32 (Z', Y', X')."""

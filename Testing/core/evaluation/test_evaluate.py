@@ -195,7 +195,8 @@ def test_a_failing_case_is_listed_and_the_others_go_on(tmp_path: Path) -> None:
         ("broken", "unreadable"),
     ]
     assert [r.name for r in found.results["golden"]] == ["a"]
-    assert [e["code"] for e in told if e["event"] == "warning"] == ["missing-file", "unreadable"]
+    codes = [event["code"] for event in told if event["event"] == "warning"]
+    assert codes == ["missing-file", "unreadable", "doubtful-size"]  # these heads are drawn small
     with pytest.raises(InputError) as error:
         evaluate([absent, broken], [GOLDEN], EXACT)
     assert error.value.code == "nothing-evaluated"

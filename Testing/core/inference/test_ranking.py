@@ -244,7 +244,8 @@ def test_command_writes_table_and_proposals_and_passes_over_what_it_can_not_read
         label = sitk.GetArrayFromImage(sitk.ReadImage(row["proposal"]))
         assert label.sum() * VOXEL_ML == pytest.approx(float(row["predicted_ml"]), abs=1e-2)
         assert Path(row["image"]).is_file()
-    assert [e["code"] for e in told if e["event"] == "warning"] == ["unreadable"]
+    codes = {event["code"] for event in told if event["event"] == "warning"}
+    assert codes == {"unreadable", "doubtful-size"}  # these heads are drawn small
     assert told[-1]["ranking"][0]["scan"] == table[0]["scan"] and told[-1]["predictions"] == 2
     assert [e["fraction"] for e in told if e["event"] == "progress"] == [0.3333, 0.6667, 1.0]
 
