@@ -19,7 +19,8 @@ import ctypes
 from sahlora.runtime.progress import cancellation
 with cancellation():
     print("ready", flush=True)
-    ctypes.PyDLL(None).sleep(60)  # as a library that does not come back: no line of Python runs meanwhile
+    while True:
+        ctypes.PyDLL(None).sleep(60)  # as a library that does not come back
 """
 
 

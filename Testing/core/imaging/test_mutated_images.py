@@ -45,7 +45,7 @@ def check(kind: str, count: int, seed: int, folder: Path) -> Report:
 
 @pytest.mark.parametrize("kind", FILES)
 def test_mutated_images_are_read_or_refused(kind: str, tmp_path: Path) -> None:
-    check(kind, 100, 0, tmp_path)
+    check(kind, 50, 0, tmp_path)
 
 
 @pytest.mark.proof
