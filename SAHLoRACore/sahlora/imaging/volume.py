@@ -173,7 +173,8 @@ def read_volume(path: Path | str, *, series: str | None = None, progress: Progre
     else:
         volume, remarks = _read_file(path, path.name[: -len(ending)], progress)
     seen = require_ct(volume.hu, str(path))
-    found = [*remarks, *doubts(seen, volume.spacing)]
+    height = float(volume.slice_thickness.mean())  # of a slice; the median would hide uneven steps
+    found = [*remarks, *doubts(seen, (height, *volume.spacing[1:]))]
     np.maximum(volume.hu, OUTSIDE_HU, out=volume.hu)
     if CONTRAST not in found and contrast_fraction(volume.hu, volume.spacing) > CONTRAST_FRACTION:
         found.append(CONTRAST)
