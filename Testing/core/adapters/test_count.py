@@ -30,8 +30,8 @@ def test_rank_zero_is_refused() -> None:
 def test_the_command_tells_people_and_programs() -> None:
     told = sahlora("adapters", "count", "--rank", "16")
     assert told.returncode == 0, told.stderr
-    assert "the base has 399,969" in told.stdout
+    assert "the base has 400,545" in told.stdout
     assert any(line.split()[0] == "cp-lora" and "15,808" in line for line in told.stdout.splitlines()[1:])
     result = events(sahlora("adapters", "count", "--progress", "json").stdout)[-1]
     assert result["scopes"]["decoding"]["cp-lora"] == {"parameters": 3952, "each_rank": 988}
-    assert result["scopes"]["all"]["standard"]["parameters"] == result["base"] == 399969
+    assert result["scopes"]["all"]["standard"]["parameters"] == result["base"] == 400545

@@ -16,7 +16,7 @@ from safetensors import safe_open
 from forking import ForkingCommand
 from helpers import environment, random_card, random_network, simple_head, write_head, write_manifest
 from sahlora.models.base_model import save_model
-from sahlora.runtime.files import TEMPORARY
+from sahlora.runtime.locks import TEMPORARY
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL and no fork on Windows")
 
