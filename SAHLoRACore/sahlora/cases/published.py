@@ -183,7 +183,7 @@ def _required(label: Path) -> Path:
 def _values(label: Path) -> set[int]:
     """Return the values that a label holds."""
     try:
-        values = np.unique(sitk.GetArrayViewFromImage(sitk.ReadImage(str(label))))
+        values = np.unique(sitk.GetArrayFromImage(sitk.ReadImage(str(label))))
     except RuntimeError as error:
         raise InputError(
             "unreadable-label", f"The label {label.name} can't be read.", "Get it again."
