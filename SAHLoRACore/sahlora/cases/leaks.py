@@ -8,8 +8,7 @@ from pathlib import Path
 
 from sahlora.cases.manifest import Case, identity
 from sahlora.errors import InputError
-
-BLOCK_BYTES = 2**20
+from sahlora.runtime.files import digest_file
 
 
 def require_disjoint(training: Sequence[Case], held_out: Sequence[Case]) -> None:
@@ -74,8 +73,6 @@ def _content(image: Path) -> str:
     digests = []
     for path in _files(image):
         digest = hashlib.sha256()
-        with path.open("rb") as stream:
-            while block := stream.read(BLOCK_BYTES):
-                digest.update(block)
+        digest_file(digest, path)
         digests.append(digest.hexdigest())
     return "".join(sorted(digests))

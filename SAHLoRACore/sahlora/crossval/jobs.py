@@ -27,7 +27,7 @@ from sahlora.inference.predictor import InferenceSettings
 from sahlora.models.adapter_file import merged_model
 from sahlora.models.base_model import Model, load_model
 from sahlora.models.card import Description
-from sahlora.runtime.files import write_json
+from sahlora.runtime.files import digest_file, write_json
 from sahlora.runtime.progress import SILENT, Progress
 from sahlora.training.finetuning import FinetuningPlan, finetune
 from sahlora.training.settings import TrainingSettings
@@ -157,9 +157,7 @@ def digest_case(case: Case) -> str:
         for path in files:
             if path.is_file():
                 digest.update(f"{column} {path.name if path == root else path.relative_to(root)}".encode())
-                with path.open("rb") as stream:
-                    while block := stream.read(1 << 20):
-                        digest.update(block)
+                digest_file(digest, path)
     return digest.hexdigest()
 
 

@@ -11,6 +11,7 @@ from sahlora.errors import InputError
 from sahlora.imaging.dicom_headers import read_header
 from sahlora.imaging.dicom_label import SEGMENTATION
 from sahlora.imaging.files import file_format
+from sahlora.runtime.files import digest_file
 
 DETACHED = {".mhd": rb"(?m)^\s*ElementDataFile\s*=\s*(.+?)\s*$", ".nhdr": rb"(?m)^\s*data ?file:\s*(.+?)\s*$"}
 LONGEST_HEADER = 1 << 20
@@ -28,9 +29,7 @@ def content_digest(path: Path) -> str:
     try:
         for file in _files(path):
             digest.update(f"{file.name}\0{file.stat().st_size}\0".encode("utf-8", "surrogateescape"))
-            with file.open("rb") as stream:
-                while block := stream.read(1 << 20):
-                    digest.update(block)
+            digest_file(digest, file)
     except OSError as error:
         raise InputError(
             "unreadable",

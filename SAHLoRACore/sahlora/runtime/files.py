@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import hashlib
 import io
 import json
 import math
@@ -19,6 +20,8 @@ from typing import Any
 from sahlora.errors import ResourceError, UsageError
 from sahlora.runtime.identity import FileSet
 from sahlora.runtime.locks import remove_leftovers, temporary_folder
+
+BLOCK_BYTES = 2**20  # read at once of a file that is hashed
 
 FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 FORMULA = re.compile(r"'*[=+\-@＝＋－＠\t\n]")
@@ -262,3 +265,10 @@ def _is_number(text: str) -> bool:
         return math.isfinite(float(text))
     except ValueError:
         return False
+
+
+def digest_file(digest: hashlib._Hash, path: Path) -> None:
+    """Add a file's content to a digest, block by block, however large it is."""
+    with path.open("rb") as stream:
+        while block := stream.read(BLOCK_BYTES):
+            digest.update(block)
